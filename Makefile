@@ -1,0 +1,43 @@
+# Needs Python 3.10 or newer with venv, and make. PYTHON=python3.12 make test takes another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint test-slow wheel clean
+
+help:
+	@echo "make demo   install the runtime into .venv and cut out the demo photo"
+	@echo "make test   install everything for development, run the tests, and test the built wheel"
+	@echo "make lint   ruff and mypy"
+	@echo "make test-slow   the full-size reference models too (about 15 minutes)"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "boothsam needs Python 3.10 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu]'
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m boothsam.service.cli demo -o demo-output
+
+# PyTorch's CPU build only: the constraint keeps pip from the CUDA one where an index offers both.
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+	$(BIN)/python tests/wheel/check_wheel.py
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/wheel/check_types.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-output

@@ -1,0 +1,51 @@
+"""Backends by name. Each is imported only when asked for, so a machine needs no more than the one it runs.
+
+Order of "auto": what is fastest where it exists. TensorRT and OpenVINO are not part of this version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from boothsam.runtime.backends.base import DeviceTensor, Session, TensorSpec
+from boothsam.runtime.errors import BackendUnavailable, OptionError
+
+__all__ = ["AUTO_ORDER", "DeviceTensor", "Session", "TensorSpec", "open_session", "unavailable_reason"]
+
+AUTO_ORDER = ("ort-cuda", "ort-cpu")
+Opener = Callable[..., Session]
+
+
+def unavailable_reason(backend: str) -> str | None:
+    """None when the backend can be opened here, else one line that says what is missing."""
+    if backend not in AUTO_ORDER:
+        raise OptionError(f"unknown backend {backend!r}; expected auto, {', '.join(AUTO_ORDER)}")
+    if find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed (pip install 'boothsam[cpu]')"
+    from boothsam.runtime.backends import ort
+
+    device = backend.removeprefix("ort-")
+    return None if device in ort.available_devices() else f"this onnxruntime has no {ort.PROVIDERS[device]}"
+
+
+def open_session(
+    backend: str, model: bytes, *, threads: int | None = None, external_folder: Path | None = None
+) -> Session:
+    """Load a serialised graph in the named backend ("ort-cpu", "ort-cuda").
+
+    Raises:
+        BackendUnavailable: it is not installed or finds no device.
+        ModelError: the graph cannot be loaded.
+    """
+    reason = unavailable_reason(backend)
+    if reason is not None:
+        raise BackendUnavailable(
+            f"backend {backend} is not available: {reason}", hint="boothsam doctor lists the backends of this machine"
+        )
+    session: Session = import_module("boothsam.runtime.backends.ort").OrtSession(
+        model, device=backend.removeprefix("ort-"), threads=threads, external_folder=external_folder
+    )
+    return session

@@ -1,0 +1,135 @@
+"""Pure functions on masks and boxes, after segment_anything's utils/amg.py. Masks are (..., H, W) bool, boxes XYXY
+unless named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from boothsam.runtime.errors import OptionError
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Rle(TypedDict):
+    """COCO's uncompressed run lengths: column-major, the first run counts zeros (0 when the first pixel is set)."""
+
+    size: list[int]
+    counts: list[int]
+
+
+def mask_to_rle(mask: BoolArray) -> Rle:
+    """Run lengths of a (H, W) bool mask; `size` is [H, W]."""
+    height, width = mask.shape
+    flat = np.asarray(mask, np.bool_).ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate([[0], changes, [flat.size]])
+    counts = np.diff(edges).tolist() if flat.size else []
+    return {"size": [height, width], "counts": ([0] if flat.size and flat[0] else []) + counts}
+
+
+def rle_to_mask(rle: Rle) -> BoolArray:
+    """(H, W) bool mask of uncompressed run lengths.
+
+    Raises:
+        OptionError: the runs do not add up to H x W.
+    """
+    height, width = rle["size"]
+    counts = np.asarray(rle["counts"], np.int64)
+    if (counts < 0).any() or counts.sum() != height * width:
+        raise OptionError(f"the run lengths add up to {counts.sum()}, expected {height * width} ({height} x {width})")
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape((height, width), order="F")
+
+
+def rle_area(rle: Rle) -> int:
+    """Number of set pixels."""
+    return sum(rle["counts"][1::2])
+
+
+def mask_to_box(mask: BoolArray) -> tuple[int, int, int, int]:
+    """XYXY of a (H, W) mask as SAM gives it: the last pixel is inside; (0, 0, 0, 0) when the mask is empty."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not len(columns):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def box_xyxy_to_xywh(box_xyxy: Sequence[float]) -> list[float]:
+    """Corner form to corner and size; SAM's records use width = x1 - x0."""
+    x0, y0, x1, y1 = box_xyxy
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def mask_iou(a: BoolArray, b: BoolArray) -> float:
+    """Intersection over union; two empty masks agree (1.0)."""
+    union = np.count_nonzero(a | b)
+    return float(np.count_nonzero(a & b) / union) if union else 1.0
+
+
+def boundary_iou(a: BoolArray, b: BoolArray, dilation_ratio: float = 0.02) -> float:
+    """IoU of the inner rims of two masks, `dilation_ratio` of the diagonal wide (Cheng et al., Boundary IoU, CVPR
+    2021)."""
+    width = max(1, round(dilation_ratio * float(np.hypot(*a.shape))))
+    return mask_iou(_rim(a, width), _rim(b, width))
+
+
+def _rim(mask: BoolArray, width: int) -> BoolArray:
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
+    return mask & (eroded == 0)
+
+
+def stability_score(
+    logits: npt.NDArray[np.floating], threshold: float = 0.0, offset: float = 1.0
+) -> npt.NDArray[np.float32]:
+    """IoU of the masks at threshold + offset and threshold - offset, (..., H, W) -> (...) float32.
+
+    The reference divides by zero when nothing exceeds the lower one; here that scores 0.
+    """
+    high = np.count_nonzero(logits > threshold + offset, axis=(-2, -1))
+    low = np.count_nonzero(logits > threshold - offset, axis=(-2, -1))
+    return np.asarray(high / np.maximum(low, 1), np.float32)
+
+
+def box_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Pairwise IoU of (n, 4) and (m, 4) XYXY boxes: (n, m)."""
+    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
+    inter = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - inter
+    return np.asarray(inter / np.maximum(union, np.finfo(np.float64).tiny))
+
+
+def nms(boxes_xyxy: npt.NDArray[np.floating], scores: npt.NDArray[np.floating], iou_threshold: float) -> list[int]:
+    """Greedy non-maximum suppression: kept indices by falling score; a box goes when its IoU with a kept one is >
+    threshold."""
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    ious = box_iou(boxes_xyxy, boxes_xyxy)
+    kept: list[int] = []
+    for index in order:
+        if not kept or (ious[index, kept] <= iou_threshold).all():
+            kept.append(int(index))
+    return kept
+
+
+def remove_small_regions(mask: BoolArray, area: float, mode: str) -> tuple[BoolArray, bool]:
+    """Fill holes (mode "holes") or drop islands ("islands") of fewer than `area` pixels, 8-connected.
+
+    Returns the mask and whether it changed. When every island is small the largest stays, as in the reference.
+    """
+    if mode not in ("holes", "islands"):
+        raise OptionError(f"mode must be 'holes' or 'islands', found {mode!r}")
+    holes = mode == "holes"
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask ^ holes).astype(np.uint8), connectivity=8)
+    sizes: npt.NDArray[Any] = stats[1:, cv2.CC_STAT_AREA]
+    small = np.flatnonzero(sizes < area) + 1
+    if not len(small):
+        return mask, False
+    if holes:
+        return mask | np.isin(labels, small), True
+    keep = np.setdiff1d(np.arange(1, count), small)
+    if not len(keep):
+        keep = np.array([int(np.argmax(sizes)) + 1])
+    return np.isin(labels, keep), True
