@@ -77,7 +77,7 @@ class ModelManifest:
             for file in listed.values():
                 if file not in self.files:
                     raise ManifestError(
-                        f"the graph {file!r} of precision {precision!r} is not among the manifest's files"
+                        f"the graph {file!r} of precision {precision!r} is not among its files"
                     )
         if not self.graphs or "image_embedding" not in self.embedding:
             raise ManifestError("a manifest needs at least one precision and an embedding tensor `image_embedding`")

@@ -79,7 +79,8 @@ def boundary_iou(a: BoolArray, b: BoolArray, dilation_ratio: float = 0.02) -> fl
 def _rim(mask: BoolArray, width: int) -> BoolArray:
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
-    return mask & (eroded == 0)
+    rim: BoolArray = mask & (eroded == 0)
+    return rim
 
 
 def stability_score(

@@ -286,6 +286,20 @@ class SamModel:
             return np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.int32)
         return np.concatenate(coords, 1), np.concatenate(labels, 1)
 
+    def to(self, device: object) -> SamModel:
+        """For code written for segment_anything (`sam.to(device="cuda")`): confirms where the model runs, moves nothing.
+
+        Raises:
+            BackendUnavailable: the model was loaded for another kind of device.
+        """
+        wanted, found = str(device).split(":")[0], self._sessions["encoder"].device.split(":")[1]
+        if wanted != found:
+            raise BackendUnavailable(
+                f"the model was loaded for {found!r} (backend {self.backend}), not for {str(device)!r}",
+                hint=f"SamModel.load(..., backend='ort-{wanted}')",
+            )
+        return self
+
     def close(self) -> None:
         """Free the networks."""
         for session in self._sessions.values():

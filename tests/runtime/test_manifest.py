@@ -60,7 +60,7 @@ def test_the_key_follows_the_weights_and_nothing_else(tmp_path: Path) -> None:
         (lambda b: b.update(files=[1]), "lacks or garbles"),
         (lambda b: b["graphs"]["fp32"].pop("decoder"), "expected encoder, decoder, decoder_mask"),
         (lambda b: b["graphs"]["fp32"].update(extra="encoder.onnx"), "expected encoder"),
-        (lambda b: b["graphs"]["fp32"].update(encoder="other.onnx"), "not among the manifest's files"),
+        (lambda b: b["graphs"]["fp32"].update(encoder="other.onnx"), "not among its files"),
         (lambda b: b.update(embedding=["features"]), "image_embedding"),
         (lambda b: b["files"].update({"../../etc/passwd": {"sha256": "0", "bytes": 1}}), "leaves the model folder"),
         (lambda b: b["files"].update({"/etc/passwd": {"sha256": "0", "bytes": 1}}), "leaves the model folder"),
