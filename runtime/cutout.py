@@ -345,5 +345,5 @@ def _lay_over(canvas: Uint8Array, layer: npt.NDArray[np.uint16]) -> None:
     for top in range(0, layer.shape[0], 256):
         part = layer[top : top + 256].astype(np.float32)
         view = canvas[top : top + 256]
-        mixed = part[..., :3] + view * (65025 - part[..., 3:])
+        mixed = part[..., :3] * 255 + view * (65025 - part[..., 3:])
         view[:] = np.rint(mixed / 65025)

@@ -85,19 +85,17 @@ def load_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_side: int = 
     """
     data, name = _read(source)
     with _open(data, name, max_pixels, max_side) as picture:
-        info = _info(picture, name)
-        profile = picture.info.get("icc_profile")
+        kind, profile = str(picture.format), picture.info.get("icc_profile")
         try:
-            raw = _decode_jpeg(picture, data, name) if info.format == "JPEG" else picture
-            raw.load()
+            raw = _decode_jpeg(picture, data, name) if kind == "JPEG" else picture
             pixels = np.asarray(_to_rgb(raw, profile, name))
         except ImageError:
             raise
         except _BROKEN as error:
             raise ImageError(
-                f"{name} is a damaged or truncated {info.format}: {error}", hint="take or copy the photo again"
+                f"{name} is a damaged or truncated {kind}: {error}", hint="take or copy the photo again"
             ) from error
-    return _upright(pixels, info.orientation)
+        return _upright(pixels, _info(picture, name).orientation)
 
 
 def _read(source: Source) -> tuple[bytes, str]:
@@ -121,6 +119,8 @@ def _read(source: Source) -> tuple[bytes, str]:
             head = file.read(16)
             _format(head, str(path))
             return head + file.read(), str(path)
+    except ImageError:
+        raise
     except IsADirectoryError as error:
         raise ImageError(f"{path} is a folder, expected a photo", hint="name a file in it") from error
     except FileNotFoundError as error:

@@ -186,11 +186,11 @@ class SamModel:
         chosen, reason = choose_backend(backend)
         sessions = {}
         for graph, file in manifest.graphs[chosen_precision].items():
-            external = folder if f"{file}.data" in manifest.files else None
+            external = folder / f"{file}.data" if f"{file}.data" in manifest.files else None
             if external is not None:
-                manifest.read_file(folder, f"{file}.data")
+                manifest.read_file(folder, external.name)
             sessions[graph] = backends.open_session(
-                chosen, manifest.read_file(folder, file), threads=threads, external_folder=external
+                chosen, manifest.read_file(folder, file), threads=threads, external_data=external
             )
         log.info("model %s (%s), backend %s: %s", manifest.name, chosen_precision, chosen, reason)
         return cls(manifest, sessions, backend=chosen, precision=chosen_precision, reason=reason)
@@ -287,7 +287,7 @@ class SamModel:
         return np.concatenate(coords, 1), np.concatenate(labels, 1)
 
     def to(self, device: object) -> SamModel:
-        """For code written for segment_anything (`sam.to(device="cuda")`): confirms where the model runs, moves nothing.
+        """For code written for segment_anything (`sam.to(device="cuda")`): says no when it runs elsewhere.
 
         Raises:
             BackendUnavailable: the model was loaded for another kind of device.

@@ -32,7 +32,7 @@ def unavailable_reason(backend: str) -> str | None:
 
 
 def open_session(
-    backend: str, model: bytes, *, threads: int | None = None, external_folder: Path | None = None
+    backend: str, model: bytes, *, threads: int | None = None, external_data: Path | None = None
 ) -> Session:
     """Load a serialised graph in the named backend ("ort-cpu", "ort-cuda").
 
@@ -46,6 +46,6 @@ def open_session(
             f"backend {backend} is not available: {reason}", hint="boothsam doctor lists the backends of this machine"
         )
     session: Session = import_module("boothsam.runtime.backends.ort").OrtSession(
-        model, device=backend.removeprefix("ort-"), threads=threads, external_folder=external_folder
+        model, device=backend.removeprefix("ort-"), threads=threads, external_data=external_data
     )
     return session

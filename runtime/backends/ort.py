@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,13 @@ class OrtTensor:
 class OrtSession:
     """One graph in ONNX Runtime.
 
-    model: the serialised graph, already hash-checked. External data (graphs over 2 GiB) is looked for in
-    `external_folder`
-    alone, and refused when that is None.
+    model: the serialised graph, already hash-checked. external_data: the one file beside it that may hold tensors
+    (graphs over 2 GiB), already hash-checked; any other place that the graph names is refused.
     threads: intra-op threads; None takes every core that the process may use.
     """
 
     def __init__(
-        self, model: bytes, *, device: str = "cpu", threads: int | None = None, external_folder: Path | None = None
+        self, model: bytes, *, device: str = "cpu", threads: int | None = None, external_data: Path | None = None
     ) -> None:
         if device not in available_devices():
             raise BackendUnavailable(
@@ -98,15 +98,15 @@ class OrtSession:
         options.log_severity_level = 3
         # Encoder and decoder have a pool each; threads that spin after a run take the cores from the other one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if external_folder is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(external_folder)
-            )
-        elif _has_external_data(model):
+        strangers = external_locations(model) - ({external_data.name} if external_data else set())
+        if strangers:
+            names = ", ".join(map(repr, sorted(strangers)))
             raise ModelError(
-                "the graph refers to data outside its file, which the manifest does not list",
-                hint="export the model again",
+                f"the graph keeps tensors in {names}, which the manifest does not list", hint="export the model again"
             )
+        if external_data is not None:
+            folder = str(external_data.parent)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         providers: list[Any] = [PROVIDERS["cpu"]]
         if device == "cuda":
             # TF32 rounds products to 10 bits: not FP32, and not proven.
@@ -168,7 +168,21 @@ def _spec(node: Any) -> TensorSpec:
     return TensorSpec(_DTYPES[node.type], tuple(side if isinstance(side, int) else None for side in node.shape))
 
 
-def _has_external_data(model: bytes) -> bool:
-    """Whether a serialised ONNX graph stores tensors outside: the key of TensorProto.external_data is spelled out in
-    it."""
-    return b"\x0a\x08location\x12" in model
+# An entry of TensorProto.external_data: the key "location", then its value. A key whose length is spelled in more bytes
+# than needed, or that comes after its value, means the same to a parser and is written by no exporter.
+_LOCATION_KEY = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f])", re.DOTALL)
+
+
+def external_locations(model: bytes) -> set[str]:
+    """The file names where a serialised ONNX graph keeps tensors outside itself, read without the onnx package.
+
+    ONNX Runtime 1.23, the newest for Python 3.10, follows such a name out of the model folder.
+
+    Raises:
+        ModelError: an entry that is not in the form every exporter writes.
+    """
+    found = {model[m.end() : m.end() + m[1][0]].decode("utf-8", "replace") for m in _LOCATION.finditer(model)}
+    if len(_LOCATION_KEY.findall(model)) != len(_LOCATION.findall(model)):
+        raise ModelError("the graph names external data in an unusual form", hint="export the model again")
+    return found

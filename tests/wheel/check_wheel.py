@@ -20,6 +20,12 @@ MUST_HOLD = (
     "boothsam/runtime/models/starter/manifest.json",
 )
 HEAVY = ("torch", "onnx", "fastapi")
+NO_NETWORK = """
+import socket
+def refuse(*args, **kwargs):
+    raise SystemExit("boothsam tried to use the network")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+"""
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:
@@ -38,12 +44,8 @@ def main() -> None:
         (wheel,) = folder.glob("boothsam-*.whl")
         names = zipfile.ZipFile(wheel).namelist()
         missing = [name for name in MUST_HOLD if name not in names]
-        strangers = sorted(
-            {n.split("/")[0] for n in names}
-            - {"boothsam"}
-            - {n for n in map(str, names) if ".dist-info" in n.split("/")[0]}
-        )
-        strangers = [s for s in strangers if not s.endswith(".dist-info")]
+        tops = {name.split("/")[0] for name in names}
+        strangers = sorted(t for t in tops if t != "boothsam" and not t.endswith(".dist-info"))
         if missing or strangers:
             raise SystemExit(f"the wheel lacks {missing} or holds strangers {strangers}")
         venv.create(folder / "env", with_pip=True)
@@ -55,7 +57,9 @@ def main() -> None:
         heavy = sorted({p["name"] for p in listed} & set(HEAVY))
         if heavy:
             raise SystemExit(f"boothsam[cpu] pulled {heavy}")
-        home = {"BOOTHSAM_HOME": str(folder / "home")}
+        (folder / "offline").mkdir()
+        (folder / "offline" / "sitecustomize.py").write_text(NO_NETWORK)
+        home = {"BOOTHSAM_HOME": str(folder / "home"), "PYTHONPATH": str(folder / "offline")}
         run(str(folder / "env" / "bin" / "boothsam"), "demo", "-o", str(folder / "demo"), cwd=folder, **home)
         pictures = sorted(p.name for p in (folder / "demo").iterdir())
         if not pictures:
