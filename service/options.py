@@ -1,0 +1,66 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from boothsam.service.console import set_up_logging
+
+if TYPE_CHECKING:
+    from boothsam.runtime.model import SamModel
+
+
+def _verbose(count: int) -> int:
+    if count:
+        set_up_logging(count)
+    return count
+
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Model to use; default: the bundled starter model"),
+]
+Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="auto, ort-cuda or ort-cpu")]
+Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto or fp32")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="CPU threads; default: every core this process may use"),
+]
+Box = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--box", metavar="X0,Y0,X1,Y1", help="Box around a product, in photo pixels; repeat for several products"
+    ),
+]
+Point = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--point", metavar="X,Y[,0|1]", help="Click on the product (,0: on what is not); repeat to refine one product"
+    ),
+]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(
+        "--boxes",
+        metavar="FILE",
+        help="A detector's boxes: COCO JSON, list of [x0,y0,x1,y1], YOLO .txt or folder of those",
+    ),
+]
+MinScore = Annotated[
+    float, typer.Option("--min-score", min=0, max=1, metavar="0-1", help="Leave out detections scored below this")
+]
+Auto = Annotated[bool, typer.Option("--auto", help="Find the main product without a prompt")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines")]
+Force = Annotated[bool, typer.Option("--force", "--overwrite", help="Replace files that exist")]
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, callback=_verbose, help="Say what is chosen and why; -vv: more")
+]
+
+
+def load_model(model: str | None, backend: str, precision: str, threads: int | None) -> SamModel:
+    """The model the options name."""
+    from boothsam.runtime.model import SamModel
+
+    return SamModel.load(model, backend=backend, precision=precision, threads=threads)
