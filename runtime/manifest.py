@@ -71,14 +71,12 @@ class ModelManifest:
             missing = {"encoder", "decoder", "decoder_mask"} - set(listed)
             if unknown or missing:
                 raise ManifestError(
-                    f"precision {precision!r} lists the graphs {sorted(listed)}; expected encoder, decoder, decoder_mask "
-                    "and optionally prepare"
+                    f"precision {precision!r} lists the graphs {sorted(listed)}; "
+                    "expected encoder, decoder, decoder_mask and optionally prepare"
                 )
             for file in listed.values():
                 if file not in self.files:
-                    raise ManifestError(
-                        f"the graph {file!r} of precision {precision!r} is not among its files"
-                    )
+                    raise ManifestError(f"the graph {file!r} of precision {precision!r} is not among its files")
         if not self.graphs or "image_embedding" not in self.embedding:
             raise ManifestError("a manifest needs at least one precision and an embedding tensor `image_embedding`")
 

@@ -1,6 +1,7 @@
 """Runtimes that break one of SAM's rules each, as existing projects do: the kit must catch every one of them.
 
-Built on the tiny SAM's own modules, so that nothing but the named rule differs. Who does what is a reading of their code;
+Built on the tiny SAM's own modules, so that nothing but the named rule differs. Who does what is a reading of their
+code;
 DRIFTS names the projects.
 """
 
