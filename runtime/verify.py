@@ -29,6 +29,7 @@ GOLDEN = "golden"
 STRIDE = 2  # golden logits keep every second row and column: a quarter of the bytes, the same verdict
 # FP32 on another CPU differs by summation order: a few pixels at the rim of a mask, never a thousandth of it.
 MIN_IOU_FP32 = 0.995
+FORGIVEN_PIXELS = 4  # but in a mask of a few pixels, one at the rim is a large share
 MAX_SCORE_ERROR_FP32 = 2e-3
 
 
@@ -47,20 +48,22 @@ class Agreement:
 
     mask_iou_min, mask_iou_mean: masks at threshold 0 on the low-resolution logits. boundary_iou_mean: the same on
     mask rims.
-    logit_error, score_error: largest absolute difference.
+    disagreeing: masks whose IoU is below MIN_IOU_FP32 and that differ in more than FORGIVEN_PIXELS. logit_error,
+    score_error: largest absolute difference.
     """
 
     name: str
     mask_iou_min: float
     mask_iou_mean: float
     boundary_iou_mean: float
+    disagreeing: int
     logit_error: float
     score_error: float
 
     @property
     def passed(self) -> bool:
         """Whether this is the agreement of one FP32 model with itself on another machine."""
-        return self.mask_iou_min >= MIN_IOU_FP32 and self.score_error <= MAX_SCORE_ERROR_FP32
+        return self.disagreeing == 0 and self.score_error <= MAX_SCORE_ERROR_FP32
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,10 @@ def agree(name: str, found: Decoded, expected: Decoded) -> Agreement:
         mask_iou_min=min(ious),
         mask_iou_mean=float(np.mean(ious)),
         boundary_iou_mean=float(np.mean([boundary_iou(a, b) for a, b in pairs])),
+        disagreeing=sum(
+            iou < MIN_IOU_FP32 and np.count_nonzero(a != b) > FORGIVEN_PIXELS
+            for iou, (a, b) in zip(ious, pairs, strict=True)
+        ),
         logit_error=float(np.abs(ours - theirs).max()),
         score_error=float(np.abs(found.iou_predictions - expected.iou_predictions).max()),
     )

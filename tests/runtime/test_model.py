@@ -304,6 +304,20 @@ def test_golden_answers_hold_and_a_changed_model_fails_them(tmp_path: Path) -> N
         report.require()
 
 
+def test_a_rim_pixel_of_a_tiny_mask_is_forgiven_and_a_tenth_of_a_mask_is_not() -> None:
+    logits = np.full((1, 4, 64, 64), -1.0, np.float32)
+    logits[..., :5, :5] = 1
+    scores = np.ones((1, 4), np.float32)
+    other = logits.copy()
+    other[0, 0, 0, 5] = 1
+    close = verify.agree("close", verify.Decoded(other, scores), verify.Decoded(logits, scores))
+    assert close.mask_iou_min == pytest.approx(25 / 26) and close.disagreeing == 0 and close.passed
+    other[0, 1, :5, 5] = 1
+    far = verify.agree("far", verify.Decoded(other, scores), verify.Decoded(logits, scores))
+    assert far.disagreeing == 1 and not far.passed
+    assert not verify.agree("score", verify.Decoded(logits, scores - 0.01), verify.Decoded(logits, scores)).passed
+
+
 def test_golden_answers_that_are_missing_or_altered(tmp_path: Path, model: SamModel, color_folder: Path) -> None:
     with pytest.raises(ManifestError, match="lists no golden/"):
         verify.verify_golden(model, color_folder)
