@@ -62,7 +62,7 @@ def main() -> None:
         body = {
             "date": date.today().isoformat(),
             "python": sys.version.split()[0],
-            "machine": platform.platform(),
+            "machine": f"{platform.system()} {platform.machine()}",
             "installed": results,
         }
         options.json.parent.mkdir(parents=True, exist_ok=True)

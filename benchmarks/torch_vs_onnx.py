@@ -138,7 +138,11 @@ def main() -> None:
     body = {
         "date": date.today().isoformat(),
         "command": " ".join(["python", *sys.argv]),
-        "machine": {"cpu": cpu.split(":")[1].strip(), "platform": platform.platform(), "threads": options.threads},
+        "machine": {
+            "cpu": cpu.split(":")[1].strip(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "threads": options.threads,
+        },
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
