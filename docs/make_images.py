@@ -9,7 +9,7 @@ import numpy as np
 from boothsam.runtime.images import load_image, save_image
 from PIL import Image
 
-HEIGHT = 300
+HEIGHT = 240
 GAP = 10
 
 

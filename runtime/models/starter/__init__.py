@@ -1,0 +1,1 @@
+"""The bundled starter model: see docs/starter-model.md and NOTICE.md."""
