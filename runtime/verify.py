@@ -115,7 +115,7 @@ def agree(name: str, found: Decoded, expected: Decoded) -> Agreement:
         mask_iou_mean=float(np.mean(ious)),
         boundary_iou_mean=float(np.mean([boundary_iou(a, b) for a, b in pairs])),
         disagreeing=sum(
-            iou < MIN_IOU_FP32 and np.count_nonzero(a != b) > FORGIVEN_PIXELS
+            int(iou < MIN_IOU_FP32 and np.count_nonzero(a != b) > FORGIVEN_PIXELS)
             for iou, (a, b) in zip(ious, pairs, strict=True)
         ),
         logit_error=float(np.abs(ours - theirs).max()),

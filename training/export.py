@@ -1,0 +1,270 @@
+"""A trained student to a model folder: encoder.onnx, decoder.onnx, decoder_mask.onnx (opset 19), golden/ and manifest.
+
+    python -m boothsam.training.export CHECKPOINT OUT [--photo FILE]...
+
+The graphs take and give what boothsam's runtime expects of any SAM: see `boothsam.runtime.model`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from boothsam.export.to_onnx import IR_VERSION, OPSET, GraphSpec, Port, check_graph
+from boothsam.export.torch_session import TorchSession
+from boothsam.runtime.images import load_image
+from boothsam.runtime.manifest import ModelManifest, record_files
+from boothsam.runtime.model import Prompts, SamModel
+from boothsam.runtime.transforms import Uint8Array
+from boothsam.runtime.verify import Case, Report, compare, default_cases, write_golden
+from boothsam.training.layers import MEAN, STD, StudentConfig
+from boothsam.training.student import Student
+from onnx import TensorProto
+from torch import Tensor, nn
+
+FRAME = 1024
+MASK = FRAME // 4
+BACKEND = "ort-cpu"
+EMBEDDING = ("image_embedding", "features_16", "features_8", "features_4")
+
+
+class EncoderGraph(nn.Module):
+    """image (1024, 1024, 3) uint8 and size_hw (2,) int32 -> the student's four feature maps."""
+
+    mean: Tensor
+    scale: Tensor
+    index: Tensor
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.encoder = student.encoder
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("scale", 1.0 / torch.tensor(STD)[:, None, None])
+        self.register_buffer("index", torch.arange(FRAME, dtype=torch.int32))
+
+    def forward(self, image: Tensor, size_hw: Tensor) -> tuple[Tensor, ...]:
+        # Channels first before any arithmetic: with three values in a row ONNX Runtime takes four times as long.
+        pixels = (image.float().permute(2, 0, 1) - self.mean) * self.scale
+        rows = (self.index < size_hw[0]).float()[:, None]
+        columns = (self.index < size_hw[1]).float()[None, :]
+        features: tuple[Tensor, ...] = self.encoder((pixels * (rows * columns))[None])
+        return features
+
+
+class DecoderGraph(nn.Module):
+    """The decoder for one image and P prompts, without or with previous logits."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.decoder = student.decoder
+
+    def forward(
+        self,
+        image_embedding: Tensor,
+        features_16: Tensor,
+        features_8: Tensor,
+        features_4: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        answer: tuple[Tensor, Tensor] = self.decoder(
+            image_embedding, features_16, features_8, features_4, point_coords, point_labels, mask_input
+        )
+        return answer
+
+
+def load_student(checkpoint: Path) -> Student:
+    """The averaged weights of a training checkpoint, in inference mode.
+
+    Raises KeyError when the file is no checkpoint of this trainer.
+    """
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in state["student"].items()}
+    student = Student(StudentConfig(**config))
+    student.load_state_dict(state["ema"])
+    return student.eval()
+
+
+def graph_specs(config: StudentConfig) -> dict[str, GraphSpec]:
+    """What the three graphs take and give, by graph name."""
+    f32, i32 = TensorProto.FLOAT, TensorProto.INT32
+    channels = (config.embedding, config.features_16, config.features_8, config.features_4)
+    sides = (FRAME // 32, FRAME // 16, FRAME // 8, MASK)
+    features = tuple(Port(n, f32, (1, c, s, s)) for n, c, s in zip(EMBEDDING, channels, sides, strict=True))
+    points = (Port("point_coords", f32, ("prompts", "points", 2)), Port("point_labels", i32, ("prompts", "points")))
+    mask = Port("mask_input", f32, ("prompts", 1, MASK, MASK))
+    results = (Port("low_res_masks", f32, ("prompts", 4, MASK, MASK)), Port("iou_predictions", f32, ("prompts", 4)))
+    image = (Port("image", TensorProto.UINT8, (FRAME, FRAME, 3)), Port("size_hw", i32, (2,)))
+    specs = (
+        GraphSpec("encoder", image, features),
+        GraphSpec("decoder", (*features, *points), results),
+        GraphSpec("decoder_mask", (*features, *points, mask), results),
+    )
+    return {spec.name: spec for spec in specs}
+
+
+def export_graphs(student: Student, out: Path) -> Mapping[str, Path]:
+    """Write the three graphs into `out` and check them against `graph_specs`; graph name -> file."""
+    out.mkdir(parents=True, exist_ok=True)
+    decoder = DecoderGraph(student)
+    modules: dict[str, nn.Module] = {"encoder": EncoderGraph(student), "decoder": decoder, "decoder_mask": decoder}
+    paths = {}
+    for name, spec in graph_specs(student.config).items():
+        paths[name] = out / f"{name}.onnx"
+        _trace(modules[name].eval(), spec, paths[name])
+        check_graph(paths[name], spec)
+    return paths
+
+
+def _example(port: Port) -> Tensor:
+    # Two prompts of three points: a side of 1 would be traced as one to broadcast.
+    shape = [{"prompts": 2, "points": 3}[side] if isinstance(side, str) else side for side in port.shape]
+    dtypes: dict[int, torch.dtype] = {
+        TensorProto.FLOAT: torch.float32,
+        TensorProto.UINT8: torch.uint8,
+        TensorProto.INT32: torch.int32,
+    }
+    return torch.ones(shape, dtype=dtypes[port.dtype])
+
+
+def _trace(module: nn.Module, spec: GraphSpec, path: Path) -> None:
+    ports = (*spec.inputs, *spec.outputs)
+    axes = {p.name: {i: side for i, side in enumerate(p.shape) if isinstance(side, str)} for p in ports}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", module=r"boothsam\.training")  # sides that are fixed here are traced as such
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*TorchScript-based ONNX.*")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.onnx")
+        torch.onnx.export(
+            module,
+            tuple(_example(port) for port in spec.inputs),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[port.name for port in spec.inputs],
+            output_names=[port.name for port in spec.outputs],
+            dynamic_axes={name: sides for name, sides in axes.items() if sides},
+        )
+    model = onnx.load(path)
+    # The mathematics alone: no stack traces with this machine's paths, no shapes of the example.
+    model.producer_name, model.producer_version, model.doc_string = "boothsam", "", ""
+    model.ir_version = IR_VERSION
+    model.graph.name, model.graph.doc_string = path.stem, ""
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for side, values in ((spec.inputs, model.graph.input), (spec.outputs, model.graph.output)):
+        for port, value in zip(side, values, strict=True):
+            value.CopyFrom(onnx.helper.make_tensor_value_info(port.name, port.dtype, port.shape))
+    onnx.save(model, path)
+
+
+def torch_model(student: Student, manifest: ModelManifest) -> SamModel:
+    """The student itself behind the runtime's classes, for comparing its export with it."""
+    specs, decoder = graph_specs(student.config), DecoderGraph(student).eval()
+    modules: dict[str, nn.Module] = {
+        "encoder": EncoderGraph(student).eval(),
+        "decoder": decoder,
+        "decoder_mask": decoder,
+    }
+    sessions = {name: TorchSession(specs[name], module) for name, module in modules.items()}
+    return SamModel(manifest, sessions, backend="torch", precision="fp32", reason="reference")
+
+
+def prove(student: Student, model: SamModel, photos: Mapping[str, Uint8Array]) -> Report:
+    """ONNX against torch on every photo: clicks, boxes, and the same again with a mask prompt.
+
+    Raises ProofError when a mask IoU is below 0.995 or a score differs by more than 0.002.
+    """
+    reference = torch_model(student, model.manifest)
+    cases = default_cases(photos)
+    for name, photo in photos.items():
+        middle = [[0.5 * photo.shape[1], 0.5 * photo.shape[0]]]
+        first = reference.decode(reference.encode(photo), Prompts.make(middle, [1])).low_res_masks[:, 1:2]
+        cases.append(Case(f"{name}/click and mask", name, Prompts.make(middle, [1], mask_input=first)))
+        cases.append(Case(f"{name}/mask", name, Prompts.make(mask_input=first)))
+    report = compare(model, reference, photos, cases)
+    report.require()
+    return report
+
+
+def write_model(
+    student: Student,
+    out: Path,
+    *,
+    name: str = "starter",
+    licence: str = "Apache-2.0",
+    origin: Mapping[str, Any] | None = None,
+    photos: Mapping[str, Uint8Array] | None = None,
+) -> ModelManifest:
+    """Graphs and manifest into `out`, which should be empty; returns the manifest.
+
+    With `photos` (name -> RGB, free to ship) also golden answers and a proof that the graphs answer as torch does.
+    """
+    paths = export_graphs(student, out)
+
+    def describe() -> ModelManifest:
+        manifest = ModelManifest(
+            name=name,
+            variant="student",
+            licence=licence,
+            graphs={"fp32": {graph: path.name for graph, path in paths.items()}},
+            embedding=EMBEDDING,
+            files=record_files(out),
+            image_size=FRAME,
+            mask_size=MASK,
+            origin=dict(origin or {}),
+        )
+        manifest.save(out)
+        return manifest
+
+    manifest = describe()
+    if not photos:
+        return manifest
+    model = SamModel.load(out, backend=BACKEND)
+    report = prove(student, model, photos)
+    write_golden(model, out, photos, default_cases(photos))
+    model.close()
+    manifest = describe()
+    graphs = {path.name: manifest.files[path.name].sha256 for path in paths.values()}
+    body = {"format": 1, "kind": "parity with torch", "precision": "fp32", "numerics": "device", "files": graphs}
+    proof = out / "proof" / f"{graphs['encoder.onnx']}-{BACKEND}.json"
+    proof.parent.mkdir(exist_ok=True)
+    proof.write_text(json.dumps(body | {"parity": report.to_dict()}, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "--photo", type=Path, action="append", default=[], help="for golden answers; must be free to ship"
+    )
+    arguments = parser.parse_args()
+    state = torch.load(arguments.checkpoint, map_location="cpu", weights_only=True)
+    origin = {
+        "recipe": "training/starter.toml",
+        "steps": int(state["step"]),
+        "training_seconds": round(float(state["seconds"])),
+        "checkpoint_sha256": hashlib.sha256(arguments.checkpoint.read_bytes()).hexdigest(),
+        "torch": torch.__version__,
+    }
+    photos = {path.stem: load_image(path) for path in arguments.photo}
+    manifest = write_model(load_student(arguments.checkpoint), arguments.out, origin=origin, photos=photos)
+    sys.stdout.write(manifest.to_json())
+
+
+if __name__ == "__main__":
+    main()
