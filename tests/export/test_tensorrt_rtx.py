@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from boothsam.export.architectures.sam import build
 from boothsam.export.to_onnx import export_model
+from boothsam.runtime.manifest import ModelManifest
+from boothsam.runtime.store import starter_folder
 
 from tests.export.conftest import Exported
 from tests.export.deterministic import fill
@@ -64,3 +66,9 @@ def test_every_graph_of_mobile_sam_builds(trt: Any, tmp_path: Path) -> None:
     sam = build("vit_t")
     fill(sam)
     build_all(trt, export_model(sam, tmp_path))
+
+
+def test_every_graph_of_the_starter_model_builds(trt: Any) -> None:
+    folder = starter_folder()
+    manifest = ModelManifest.load(folder)
+    build_all(trt, {graph: folder / file for graph, file in manifest.graphs["fp32"].items()})
