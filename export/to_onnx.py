@@ -141,8 +141,7 @@ def export_model(sam: Sam, out_dir: Path, *, external_data_bytes: int = EXTERNAL
     paths = {}
     for name, spec in graph_specs(sam.config).items():
         paths[name] = out_dir / f"{name}.onnx"
-        _export(modules[name].eval(), spec, paths[name], external_data_bytes)
-        check_graph(paths[name], spec)
+        export_graph(modules[name].eval(), spec, paths[name], external_data_bytes)
     return paths
 
 
@@ -154,7 +153,16 @@ def _example(port: Port, sides: Mapping[str, int]) -> Tensor:
     return torch.zeros(shape, dtype=_TORCH_DTYPES[port.dtype])
 
 
-def _export(module: nn.Module, spec: GraphSpec, path: Path, external_data_bytes: int) -> None:
+def export_graph(
+    module: nn.Module, spec: GraphSpec, path: Path, external_data_bytes: int = EXTERNAL_DATA_BYTES
+) -> None:
+    """Trace one module in eval mode to `path` and check the graph against `spec`.
+
+    Weights of more than `external_data_bytes` go to one file beside it, `path` plus DATA_SUFFIX.
+
+    Raises:
+        ParityError: the graph is not what `spec` says.
+    """
     # 2 prompts of 3 points: a 1 would be traced as a side to broadcast
     example = tuple(_example(port, {"prompts": 2, "points": 3}) for port in spec.inputs)
     axes = {
@@ -186,6 +194,7 @@ def _export(module: nn.Module, spec: GraphSpec, path: Path, external_data_bytes:
         location=path.name + DATA_SUFFIX,
         size_threshold=1024,
     )
+    check_graph(path, spec)
 
 
 def _clean(model: onnx.ModelProto, spec: GraphSpec) -> None:

@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from boothsam.export.to_onnx import IR_VERSION, OPSET, GraphSpec, Port, check_graph
+from boothsam.export.to_onnx import GraphSpec, Port, export_graph
 from boothsam.export.torch_session import TorchSession
 from boothsam.runtime.images import load_image
 from boothsam.runtime.manifest import ModelManifest, record_files
@@ -120,53 +119,10 @@ def export_graphs(student: Student, out: Path) -> Mapping[str, Path]:
     paths = {}
     for name, spec in graph_specs(student.config).items():
         paths[name] = out / f"{name}.onnx"
-        _trace(modules[name].eval(), spec, paths[name])
-        check_graph(paths[name], spec)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"boothsam\.training")  # sides that are fixed are traced as such
+            export_graph(modules[name].eval(), spec, paths[name])
     return paths
-
-
-def _example(port: Port) -> Tensor:
-    # Two prompts of three points: a side of 1 would be traced as one to broadcast.
-    shape = [{"prompts": 2, "points": 3}[side] if isinstance(side, str) else side for side in port.shape]
-    dtypes: dict[int, torch.dtype] = {
-        TensorProto.FLOAT: torch.float32,
-        TensorProto.UINT8: torch.uint8,
-        TensorProto.INT32: torch.int32,
-    }
-    return torch.ones(shape, dtype=dtypes[port.dtype])
-
-
-def _trace(module: nn.Module, spec: GraphSpec, path: Path) -> None:
-    ports = (*spec.inputs, *spec.outputs)
-    axes = {p.name: {i: side for i, side in enumerate(p.shape) if isinstance(side, str)} for p in ports}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", module=r"boothsam\.training")  # sides that are fixed here are traced as such
-        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*TorchScript-based ONNX.*")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.onnx")
-        torch.onnx.export(
-            module,
-            tuple(_example(port) for port in spec.inputs),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[port.name for port in spec.inputs],
-            output_names=[port.name for port in spec.outputs],
-            dynamic_axes={name: sides for name, sides in axes.items() if sides},
-        )
-    model = onnx.load(path)
-    # The mathematics alone: no stack traces with this machine's paths, no shapes of the example.
-    model.producer_name, model.producer_version, model.doc_string = "boothsam", "", ""
-    model.ir_version = IR_VERSION
-    model.graph.name, model.graph.doc_string = path.stem, ""
-    del model.metadata_props[:]
-    del model.graph.value_info[:]
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for side, values in ((spec.inputs, model.graph.input), (spec.outputs, model.graph.output)):
-        for port, value in zip(side, values, strict=True):
-            value.CopyFrom(onnx.helper.make_tensor_value_info(port.name, port.dtype, port.shape))
-    onnx.save(model, path)
 
 
 def torch_model(student: Student, manifest: ModelManifest) -> SamModel:
