@@ -177,22 +177,49 @@ class ModelManifest:
         Raises:
             IntegrityError: the file is missing, truncated or altered.
         """
-        record = self.files[name]
         try:
             data = (folder / name).read_bytes()
         except OSError as error:
+            raise self._missing(folder / name, error) from None
+        self._compare(folder / name, name, FileRecord(hashlib.sha256(data).hexdigest(), len(data)))
+        return data
+
+    def check_file(self, folder: Path, name: str) -> None:
+        """Hash one listed file without holding it in memory: external data may have gigabytes.
+
+        Raises:
+            IntegrityError: the file is missing, truncated or altered.
+        """
+        try:
+            found = _record(folder / name)
+        except OSError as error:
+            raise self._missing(folder / name, error) from None
+        self._compare(folder / name, name, found)
+
+    def _missing(self, path: Path, error: OSError) -> IntegrityError:
+        return IntegrityError(
+            f"model {self.name!r} lacks its file {path} ({error.strerror})",
+            hint="export, download or reinstall the model",
+        )
+
+    def _compare(self, path: Path, name: str, found: FileRecord) -> None:
+        record = self.files[name]
+        if found.sha256 != record.sha256:
             raise IntegrityError(
-                f"model {self.name!r} lacks its file {folder / name} ({error.strerror})",
-                hint="export, download or reinstall the model",
-            ) from None
-        found = hashlib.sha256(data).hexdigest()
-        if found != record.sha256:
-            raise IntegrityError(
-                f"{folder / name} has {len(data)} bytes with sha256 {found[:16]}..., the manifest "
+                f"{path} has {found.bytes} bytes with sha256 {found.sha256[:16]}..., the manifest "
                 f"records {record.bytes} with {record.sha256[:16]}...: truncated, altered or mixed with another export",
                 hint="export, download or reinstall the model",
             )
-        return data
+
+
+def _record(path: Path) -> FileRecord:
+    """Size and sha256 of a file, read in blocks."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return FileRecord(digest.hexdigest(), size)
 
 
 def record_files(folder: Path) -> dict[str, FileRecord]:
@@ -206,6 +233,5 @@ def record_files(folder: Path) -> dict[str, FileRecord]:
             and not name.startswith(("proof/", "__pycache__/"))
             and path.suffix != ".py"
         ):
-            data = path.read_bytes()
-            records[name] = FileRecord(hashlib.sha256(data).hexdigest(), len(data))
+            records[name] = _record(path)
     return records

@@ -188,7 +188,7 @@ class SamModel:
         for graph, file in manifest.graphs[chosen_precision].items():
             external = folder / f"{file}.data" if f"{file}.data" in manifest.files else None
             if external is not None:
-                manifest.read_file(folder, external.name)
+                manifest.check_file(folder, external.name)
             sessions[graph] = backends.open_session(
                 chosen, manifest.read_file(folder, file), threads=threads, external_data=external
             )

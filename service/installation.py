@@ -179,7 +179,7 @@ def check_models() -> list[Finding]:
             continue
         try:
             for file in manifest.files:
-                manifest.read_file(folder, file)
+                manifest.check_file(folder, file)
         except BoothsamError as error:
             findings.append(Finding(label, "broken", error.message.replace(str(folder), shown(folder)), error.hint))
             continue

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
+from boothsam.runtime.manifest import PIXEL_MEAN, PIXEL_STD
 from torch import Tensor, nn
 
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
+MEAN, STD = PIXEL_MEAN, PIXEL_STD
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def verify(
     folder = find_model(model)
     loaded = options.load_model(model, backend, precision, threads)
     for file in loaded.manifest.files:
-        loaded.manifest.read_file(folder, file)
+        loaded.manifest.check_file(folder, file)
     reports = {"golden": verify_golden(loaded, folder)}
     if photos is not None:
         reports["photos"] = _on_photos(loaded, folder, photos, threads)

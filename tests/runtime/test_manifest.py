@@ -90,6 +90,17 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
         manifest.read_file(tmp_path, "encoder.onnx")
 
 
+def test_a_file_is_checked_without_being_held(tmp_path: Path) -> None:
+    manifest = make(tmp_path)
+    manifest.check_file(tmp_path, "encoder.onnx")
+    (tmp_path / "encoder.onnx").write_bytes(b"encoder.onny")
+    with pytest.raises(IntegrityError, match=r"encoder\.onnx has 12 bytes with sha256"):
+        manifest.check_file(tmp_path, "encoder.onnx")
+    (tmp_path / "encoder.onnx").unlink()
+    with pytest.raises(IntegrityError, match="No such file"):
+        manifest.check_file(tmp_path, "encoder.onnx")
+
+
 def test_models_are_found_by_path_and_by_name(tmp_path: Path) -> None:
     make(tmp_path / "here")
     make(store.home() / "models" / "mine")
