@@ -6,7 +6,14 @@ import cv2
 import numpy as np
 from boothsam.training import textures
 from boothsam.training.photos import PhotoBank
-from boothsam.training.textures import Rng, Surface
+from boothsam.training.shapes import blend, ellipse, fill
+from boothsam.training.textures import Colour, Rng, Surface
+
+
+def muted(rng: Rng) -> Colour:
+    """A colour as paper, cloth and walls have it: seldom loud."""
+    base = textures.colour(rng)
+    return np.asarray(base + (base.mean() - base) * np.float32(rng.uniform(0.0, 0.85)), np.float32)
 
 
 def booth(rng: Rng, height: int, width: int) -> Surface:
@@ -17,7 +24,7 @@ def booth(rng: Rng, height: int, width: int) -> Surface:
     elif kind < 0.8:
         base = np.full(3, rng.uniform(8, 110), np.float32) + rng.normal(0, 3, 3).astype(np.float32)
     else:
-        base = textures.colour(rng)
+        base = muted(rng)
     ys = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     xs = np.linspace(0, 1, width, dtype=np.float32)[None]
     cx, cy = rng.uniform(0.1, 0.9), rng.uniform(0.0, 0.8)
@@ -78,20 +85,47 @@ def shelf(rng: Rng, height: int, width: int, photos: PhotoBank) -> Surface:
     return surface
 
 
+def crumpled(rng: Rng, height: int, width: int) -> Surface:
+    """Paper or cloth with folds: facets of noise lit from one side."""
+    base = np.full(3, rng.uniform(150, 250), np.float32) if rng.random() < 0.6 else muted(rng)
+    field = np.zeros((height, width), np.float32)
+    for cells in (2, 5, 11, 23):
+        field += np.abs(textures.smooth_noise(rng, height, width, cells)) / np.float32(cells**1.15)
+    slope = cv2.Sobel(field, cv2.CV_32F, 1, 0, ksize=3) + cv2.Sobel(field, cv2.CV_32F, 0, 1, ksize=3)
+    light = 1 + np.clip(slope * np.float32(rng.uniform(0.1, 0.5) * max(height, width) / 100), -0.3, 0.2)
+    return np.asarray(base * light[..., None], np.float32)
+
+
+def turntable(rng: Rng, height: int, width: int) -> Surface:
+    """A booth with a round plate to stand things on; the plate is backdrop."""
+    scene = booth(rng, height, width)
+    reach, flat = width * rng.uniform(0.3, 0.6), rng.uniform(0.12, 0.45)
+    cx, cy = width * rng.uniform(0.4, 0.6), height * rng.uniform(0.65, 0.85)
+    tone = textures.colour(rng) if rng.random() < 0.4 else np.full(3, rng.uniform(190, 250), np.float32)
+    rim = fill(ellipse(cx, cy + reach * rng.uniform(0.02, 0.06), reach, reach * flat), height, width)
+    blend(scene, rim, tone * np.float32(rng.uniform(0.5, 0.9)))
+    blend(scene, fill(ellipse(cx, cy, reach, reach * flat), height, width), tone)
+    return scene
+
+
 def backdrop(rng: Rng, height: int, width: int, photos: PhotoBank) -> Surface:
     """Any backdrop; without photos the drawn kinds take the photos' share."""
     kind = rng.random()
-    if kind < 0.30:
+    if kind < 0.24:
         photo = photos.crop(rng, height, width)
         if photo is not None:
             surface: Surface = photo.astype(np.float32)
-            if rng.random() < 0.4:
+            if rng.random() < 0.75:
                 surface = cv2.GaussianBlur(surface, (0, 0), rng.uniform(1, 0.02 * max(height, width) + 1.5))
             return np.asarray(surface, np.float32)
-    if kind < 0.56:
+    if kind < 0.52:
         return booth(rng, height, width)
-    if kind < 0.80:
+    if kind < 0.57:
+        return turntable(rng, height, width)
+    if kind < 0.62:
+        return crumpled(rng, height, width)
+    if kind < 0.87:
         return tabletop(rng, height, width, photos)
-    if kind < 0.88:
+    if kind < 0.91:
         return shelf(rng, height, width, photos)
-    return textures.surface(rng, height, width, photos, 0.5)
+    return textures.surface(rng, height, width, photos, 0.4)

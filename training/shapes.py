@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 from boothsam.training import textures
-from boothsam.training.photos import PhotoBank, Plane
+from boothsam.training.photos import Plane
 from boothsam.training.textures import Colour, Field, Rng, Surface
 from numpy.typing import NDArray
 
@@ -20,12 +20,16 @@ class Layer:
     """One drawn thing in a patch: colour (h, w, 3) 0..255, alpha (h, w) 0..1, part ids (h, w) uint8, 0 = no part.
 
     joined: whether it makes one group with the other layers: a cup and its saucer do, a hand and a fruit do not.
+    through: (h, w) 0..1, how much of what stands behind is seen through the thing; None is opaque.
+    same_as: index of an earlier layer of the same thing (fingers before, palm behind); None: a thing of its own.
     """
 
     rgb: Surface
     alpha: Field
     parts: Plane
     joined: bool = True
+    through: Field | None = None
+    same_as: int | None = None
 
 
 def no_parts(side: int) -> Plane:
@@ -92,49 +96,6 @@ def blend(rgb: Surface, alpha: Field, paint: Surface | Colour) -> None:
     rgb += alpha[..., None] * (paint - rgb)
 
 
-def letters(rng: Rng, height: int, width: int, ink: Colour, rgb: Surface) -> None:
-    """A line of random text, in place, fitted to the given width."""
-    count = int(rng.integers(2, 9))
-    text = "".join(chr(int(c)) for c in rng.integers(48, 123, count))
-    font = int(rng.integers(8))
-    thickness = int(rng.integers(1, 4))
-    (tw, th), _ = cv2.getTextSize(text, font, 1.0, thickness)
-    scale = min(width * rng.uniform(0.4, 0.95) / max(tw, 1), height * 0.5 / max(th, 1))
-    x = int((width - tw * scale) / 2)
-    y = int(rng.uniform(0.2, 0.95) * height)
-    mask = np.zeros((height, width), np.uint8)
-    cv2.putText(mask, text, (x, y), font, scale, 255, thickness, cv2.LINE_AA)
-    blend(rgb, mask.astype(np.float32) / 255, ink)
-
-
-def print_design(rng: Rng, height: int, width: int, photos: PhotoBank) -> Surface:
-    """A package front: ground, bands, a picture, text, a barcode."""
-    height, width = max(height, 4), max(width, 4)
-    rgb = np.ascontiguousarray(textures.surface(rng, height, width, photos, 0.15))
-    for _ in range(int(rng.integers(0, 3))):
-        y, h = int(rng.integers(height)), int(height * rng.uniform(0.05, 0.4)) + 1
-        rgb[y : y + h] = textures.colour(rng)
-    if rng.random() < 0.5:
-        mask = fill(random_outline(rng, min(height, width)), min(height, width), min(height, width))
-        side = int(mask.shape[0] * rng.uniform(0.3, 0.9)) + 2
-        mask = cv2.resize(mask, (side, side))
-        y, x = int(rng.integers(max(1, height - side))), int(rng.integers(max(1, width - side)))
-        view = rgb[y : y + side, x : x + side]
-        blend(
-            view,
-            mask[: view.shape[0], : view.shape[1]],
-            textures.surface(rng, view.shape[0], view.shape[1], photos, 0.6),
-        )
-    for _ in range(int(rng.integers(0, 4))):
-        letters(rng, height, width, textures.colour(rng), rgb)
-    if rng.random() < 0.25:
-        bw, bh = max(6, int(width * rng.uniform(0.2, 0.5))), max(3, int(height * rng.uniform(0.06, 0.2)))
-        y, x = int(rng.integers(max(1, height - bh))), int(rng.integers(max(1, width - bw)))
-        bars = np.repeat(rng.integers(0, 2, bw // 2 + 1), 2)[:bw].astype(np.float32) * 235
-        rgb[y : y + bh, x : x + bw] = bars[: rgb[y : y + bh, x : x + bw].shape[1], None]
-    return rgb
-
-
 def shade(rng: Rng, rgb: Surface) -> None:
     """Uneven light over a thing, in place."""
     h, w = rgb.shape[:2]
@@ -153,3 +114,41 @@ def cylinder(rng: Rng, rgb: Surface, left: Field, right: Field) -> None:
     if rng.random() < 0.55:
         stripe = np.exp(-((u - rng.uniform(-0.7, 0.7)) ** 2) / rng.uniform(0.001, 0.02))
         rgb += (stripe * rng.uniform(20, 150))[..., None]
+
+
+def relief(mask: Field, roundness: float) -> Field:
+    """(h, w) heights 0..1 of a pillow over a mask: rising from the rim within `roundness` (share of its half width)."""
+    # The patch's edge is no rim: a forearm that leaves the frame stays round up to the border.
+    solid = cv2.copyMakeBorder((mask > 0.5).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    if solid.all():
+        return np.ones(mask.shape, np.float32)
+    depth = cv2.distanceTransform(solid, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    rise = np.clip(depth / max(float(depth.max()) * roundness, 1e-3), 0, 1)
+    height = np.sqrt(np.maximum(1 - (1 - rise) ** 2, 0))
+    return np.asarray(cv2.GaussianBlur(height.astype(np.float32), (0, 0), max(0.6, mask.shape[0] / 80)), np.float32)
+
+
+def round_off(rng: Rng, rgb: Surface, mask: Field, roundness: float = 1.0, gloss: float = 0.4) -> None:
+    """Light a flat drawing as if it bulged towards the camera, in place: lit side, dark side, now and then a highlight.
+
+    gloss: probability of a specular highlight. Computed at a quarter of the size: shading is smooth.
+    """
+    h, w = mask.shape
+    small = cv2.resize(mask, (max(4, w // 4), max(4, h // 4)), interpolation=cv2.INTER_AREA)
+    height = relief(small, roundness)
+    bulge = small.shape[0] * np.float32(0.25)
+    gx = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3) / 8 * bulge
+    gy = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3) / 8 * bulge
+    norm = np.sqrt(gx * gx + gy * gy + 1)
+    angle, lift = rng.uniform(-2.6, -0.5), rng.uniform(0.4, 1.2)
+    lamp = np.array([np.cos(angle), np.sin(angle), lift], np.float32)
+    lamp /= np.linalg.norm(lamp)
+    lambert = np.clip((-gx * lamp[0] - gy * lamp[1] + lamp[2]) / norm, 0, 1)
+    ambient = np.float32(rng.uniform(0.3, 0.75))
+    light = ambient + (np.float32(1.12) - ambient) * lambert
+    rgb *= cv2.resize(light.astype(np.float32), (w, h))[..., None]
+    if rng.random() < gloss:
+        half = lamp + np.array([0, 0, 1], np.float32)
+        half /= np.linalg.norm(half)
+        mirror = np.clip((-gx * half[0] - gy * half[1] + half[2]) / norm, 0, 1) ** int(rng.integers(12, 120))
+        rgb += cv2.resize(mirror.astype(np.float32), (w, h))[..., None] * np.float32(rng.uniform(30, 170))

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from boothsam.training import textures
 from boothsam.training.photos import CutoutBank, PhotoBank
+from boothsam.training.prints import print_design
 from boothsam.training.shapes import (
     Layer,
     Outline,
@@ -16,7 +17,6 @@ from boothsam.training.shapes import (
     ellipse,
     fill,
     no_parts,
-    print_design,
     shade,
     stroke,
 )

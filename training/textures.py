@@ -28,6 +28,12 @@ def colour(rng: Rng) -> Colour:
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0], np.float32)
 
 
+def vivid(rng: Rng) -> Colour:
+    """A saturated printing colour."""
+    hsv = np.array([[[rng.integers(180), rng.integers(130, 256), rng.integers(90, 250)]]], np.uint8)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0], np.float32)
+
+
 def smooth_noise(rng: Rng, height: int, width: int, cells: float, aspect: float = 1.0) -> Field:
     """Value noise in -1..1 with about `cells` cells along the longer side; `aspect` > 1 stretches it along x."""
     side = max(height, width)
