@@ -20,6 +20,7 @@ from boothsam.training.textures import Rng
 from numpy.typing import NDArray
 from torch import Tensor
 
+MAX_THINGS = 16  # of one scene that prompts are drawn for: a heap holds hundreds, and each costs a full mask
 KIND_WEIGHT = {"whole": 1.0, "part": 0.2, "group": 0.5}
 
 
@@ -85,6 +86,20 @@ def _window(rng: Rng, instances: NDArray[np.uint8]) -> tuple[slice, slice]:
     return slice(0, h), slice(0, w)
 
 
+def thin_out(rng: Rng, sample: Sample, most: int = MAX_THINGS) -> Sample:
+    """The same picture with at most `most` of its things labelled, parts of the others neither."""
+    present = np.flatnonzero(np.bincount(sample.instances.ravel(), minlength=256))
+    present = present[present > 0]
+    if len(present) <= most:
+        return sample
+    keep = np.zeros(256, np.uint8)
+    chosen = rng.choice(present, most, replace=False)
+    keep[chosen] = chosen
+    instances = keep[sample.instances]
+    parts = np.where(instances > 0, sample.parts, 0).astype(np.uint8)
+    return Sample(sample.image, instances, parts, sample.part_owner, sample.groups)
+
+
 def normalise(image: Image, height: int, width: int) -> NDArray[np.float32]:
     """(S, S, 3) uint8 -> (3, S, S) float32 by SAM's mean and deviation; what lies outside the photo is zero."""
     mean, deviation = np.array(MEAN, np.float32), np.array(STD, np.float32)
@@ -103,6 +118,7 @@ def make_batch(files: Sequence[Path], seed: int, step: int, side: int, batch: in
     owners: list[int] = []
     while len(images) < batch:
         sample, height, width = augment(rng, Sample.load(files[int(rng.integers(len(files)))]), side)
+        sample = thin_out(rng, sample)
         masks = candidates(sample, max(24.0, MIN_AREA_SHARE * side * side))
         if not masks:
             continue

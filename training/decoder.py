@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from boothsam.training.appearance import DraftLikeness, PromptLikeness, paint, share_out
 from boothsam.training.layers import DecoderBlock, GroupNorm, StudentConfig, up
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ class PromptMaps(nn.Module):
     """
 
     MAPS = 17
+    WITHIN = 6  # which map is 1 inside the box
     NEAR, MIDDLE, FAR = 0.012, 0.05, 0.2
 
     def __init__(self, frame: int) -> None:
@@ -135,6 +137,17 @@ class Decoder(nn.Module):
         self.fine_2 = nn.Conv2d(config.features_4, config.features_4, 3, padding=1)
         self.sharp = nn.Conv2d(config.features_4, self.TOKENS, 1)
         nn.init.normal_(self.sharp.weight, std=0.02)
+        self.likeness, self.draft = PromptLikeness(), DraftLikeness()
+        kinds = PromptLikeness.KINDS
+        self.like_32 = _silent(nn.Conv2d(kinds, width, 1))
+        self.like_16 = _silent(nn.Conv2d(kinds, config.features_16, 1))
+        self.like_8 = _silent(nn.Conv2d(kinds, config.features_8, 1))
+        self.repaint_8 = _silent(nn.Conv2d(2 * self.TOKENS, config.features_4, 1))
+        self.repaint_4 = _silent(nn.Conv2d(self.TOKENS, config.features_4, 1))
+        self.finer_2 = _silent(nn.Conv2d(config.features_4, config.features_4, 3, padding=1))
+        self.direct = _silent(nn.Conv2d(self.TOKENS, self.TOKENS, 1))
+        self.separation = nn.Linear(2, 128, bias=False)
+        nn.init.zeros_(self.separation.weight)
         pooled = 2 * config.features_16 + width + 4
         self.iou = nn.Sequential(
             nn.Linear(pooled, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, self.TOKENS)
@@ -146,6 +159,8 @@ class Decoder(nn.Module):
         features_16: Tensor,
         features_8: Tensor,
         features_4: Tensor,
+        looks_8: Tensor,
+        looks_4: Tensor,
         coords: Tensor,
         labels: Tensor,
         mask: Tensor | None = None,
@@ -154,12 +169,15 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode P prompts.
 
-        embedding (B, C, G, G), features_16, _8 and _4 of 2, 4 and 8 times that side; coords (P, N, 2) in frame pixels;
-        labels (P, N). mask (P, 1, 8G, 8G) holds previous logits; with `has_mask` (P,) only the prompts marked 1 use
-        theirs. image_of (P,) says which image a prompt belongs to; without it B is 1.
+        embedding (B, C, G, G), features_16, _8 and _4 of 2, 4 and 8 times that side, looks_8 and _4 of 4 and 8 times;
+        coords (P, N, 2) in frame pixels; labels (P, N). mask (P, 1, 8G, 8G) holds previous logits; with `has_mask` (P,)
+        only the prompts marked 1 use theirs. image_of (P,), ascending, says which image a prompt belongs to; without
+        it B is 1.
         """
         grid = int(embedding.shape[2])
         maps, windows = self.prompts(coords, labels, grid)
+        looks_16 = F.avg_pool2d(looks_8, 2)
+        ratios = self._like_prompt(coords, labels, looks_16, image_of)
         keys = self.key(embedding)
         e8, e4, e2 = features_16, features_8, features_4
         if image_of is not None:
@@ -170,22 +188,34 @@ class Decoder(nn.Module):
         x = embedding + self.draw(torch.cat([maps.to(alike.dtype), alike], 1))
         scale, shift = self.evidence(seen.flatten(1)).chunk(2, 1)
         x = x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
-        x = x + self._dense(mask, has_mask)
+        x = x + self._dense(mask, has_mask) + self.like_32(paint(ratios, F.avg_pool2d(looks_16, 2), image_of))
         x16 = self.enter(x)
         x32 = self.block_32a(self.down_32(x16))
         x64 = self.block_64(F.avg_pool2d(x32, 2))
         x64 = x64 + self.context(x64.mean((2, 3)))[:, :, None, None]
         x32 = self.block_32b(x32 + up(x64))
         x16 = self.leave(x16 + up(self.up_16(x32)))
-        x8 = F.relu(self.norm_8(up(self.up_8(x16)) + e8))
+        x8 = F.relu(self.norm_8(up(self.up_8(x16)) + e8) + self.like_16(paint(ratios, looks_16, image_of)))
         x8 = x8 + F.relu(self.fine_8(x8))
-        x4 = F.relu(up(self.up_4(x8)) + e4)
+        x4 = F.relu(up(self.up_4(x8)) + e4 + self.like_8(paint(ratios, looks_8, image_of)))
         x4 = x4 + F.relu(self.fine_4(x4))
-        coarse = self.coarse(x8)
-        x2 = F.relu(up(self.up_2(x4)) + e2)
+        draft = self.fine(x4) + up(self.coarse(x8))
+        share = F.avg_pool2d(torch.sigmoid(draft.detach().float()), 2)  # (P, 4, 2G, 2G)
+        same_8, apart = self.draft(share, looks_16.float(), image_of)
+        same_4, _ = self.draft(share, F.avg_pool2d(looks_4, 4).float(), image_of)
+        painted_8 = torch.cat([paint(same_8, looks_8, image_of), torch.tanh(draft * 0.3)], 1)
+        painted_4 = paint(same_4, looks_4, image_of)
+        x2 = F.relu(up(self.up_2(x4) + self.repaint_8(painted_8)) + e2 + self.repaint_4(painted_4))
         x2 = x2 + F.relu(self.fine_2(x2))
-        logits = (self.sharp(x2) + up(self.fine(x4) + up(coarse))).float()
-        return logits, self._scores(coarse.float(), x8.float(), x16.float())
+        x2 = x2 + F.relu(self.finer_2(x2))
+        logits = (self.sharp(x2) + self.direct(painted_4) + up(draft)).float()
+        return logits, self._scores(share, apart, x8.float(), x16.float())
+
+    def _like_prompt(self, coords: Tensor, labels: Tensor, looks: Tensor, image_of: Tensor | None) -> Tensor:
+        maps, windows = self.prompts(coords, labels, int(looks.shape[2]))
+        within = share_out(maps[:, PromptMaps.WITHIN : PromptMaps.WITHIN + 1])
+        answer: Tensor = self.likeness(torch.cat([windows, within], 1), looks.float(), image_of)
+        return answer
 
     def _similarity(self, seen: Tensor, keys: Tensor, grid: int) -> Tensor:
         """How much every place looks like the four pieces of evidence, per head: (P, 4 * HEADS, G, G)."""
@@ -205,15 +235,15 @@ class Decoder(nn.Module):
         used = has_mask.to(dense.dtype)[:, None, None, None]
         return dense * used + nothing * (1 - used)
 
-    def _scores(self, coarse: Tensor, x8: Tensor, x16: Tensor) -> Tensor:
+    def _scores(self, share: Tensor, apart: Tensor, x8: Tensor, x16: Tensor) -> Tensor:
         """Predicted IoU of each token from the features inside its mask and on its rim, its size and its sureness."""
-        share = torch.sigmoid(coarse.detach()).flatten(2)  # (P, 4, 4G*G)
+        count = float(share.shape[2] * share.shape[3])
+        share = share.flatten(2)  # (P, 4, 4G*G)
         rim = share * (1 - share)
         features = x8.flatten(2).transpose(1, 2)  # (P, 4G*G, C8)
         area, doubt = share.sum(2, keepdim=True), rim.sum(2, keepdim=True)
         within = torch.matmul(share, features) / (area + 1.0)
         border = torch.matmul(rim, features) / (doubt + 1.0)
-        count = float(coarse.shape[2] * coarse.shape[3])
         sure = torch.cat(
             [
                 torch.sqrt(area / count),
@@ -224,5 +254,16 @@ class Decoder(nn.Module):
             2,
         )
         whole = x16.mean((2, 3))[:, None, :] + 0 * area
-        every = self.iou(torch.cat([within, border, whole, sure], 2))  # (P, 4, TOKENS): the token's own on the diagonal
-        return torch.sigmoid((every * torch.eye(self.TOKENS, device=every.device)).sum(2))
+        first, *others = self.iou
+        hidden = first(torch.cat([within, border, whole, sure], 2)) + self.separation(apart)
+        for layer in others:
+            hidden = layer(hidden)  # (P, 4, TOKENS) in the end: the token's own on the diagonal
+        return torch.sigmoid((hidden * torch.eye(self.TOKENS, device=hidden.device)).sum(2))
+
+
+def _silent(layer: nn.Conv2d) -> nn.Conv2d:
+    """A convolution that answers nothing yet, so that it can be added to a trained decoder."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -32,11 +32,11 @@ from torch import Tensor, nn
 FRAME = 1024
 MASK = FRAME // 4
 BACKEND = "ort-cpu"
-EMBEDDING = ("image_embedding", "features_16", "features_8", "features_4")
+EMBEDDING = ("image_embedding", "features_16", "features_8", "features_4", "looks_8", "looks_4")
 
 
 class EncoderGraph(nn.Module):
-    """image (1024, 1024, 3) uint8 and size_hw (2,) int32 -> the student's four feature maps."""
+    """image (1024, 1024, 3) uint8 and size_hw (2,) int32 -> the student's feature maps and looks."""
 
     mean: Tensor
     scale: Tensor
@@ -71,13 +71,14 @@ class DecoderGraph(nn.Module):
         features_16: Tensor,
         features_8: Tensor,
         features_4: Tensor,
+        looks_8: Tensor,
+        looks_4: Tensor,
         point_coords: Tensor,
         point_labels: Tensor,
         mask_input: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        answer: tuple[Tensor, Tensor] = self.decoder(
-            image_embedding, features_16, features_8, features_4, point_coords, point_labels, mask_input
-        )
+        features = (image_embedding, features_16, features_8, features_4, looks_8, looks_4)
+        answer: tuple[Tensor, Tensor] = self.decoder(*features, point_coords, point_labels, mask_input)
         return answer
 
 
@@ -96,8 +97,9 @@ def load_student(checkpoint: Path) -> Student:
 def graph_specs(config: StudentConfig) -> dict[str, GraphSpec]:
     """What the three graphs take and give, by graph name."""
     f32, i32 = TensorProto.FLOAT, TensorProto.INT32
-    channels = (config.embedding, config.features_16, config.features_8, config.features_4)
-    sides = (FRAME // 32, FRAME // 16, FRAME // 8, MASK)
+    wide = (config.embedding, config.features_16, config.features_8, config.features_4)
+    channels = (*wide, config.looks_8, config.looks_4)
+    sides = (FRAME // 32, FRAME // 16, FRAME // 8, MASK, FRAME // 8, MASK)
     features = tuple(Port(n, f32, (1, c, s, s)) for n, c, s in zip(EMBEDDING, channels, sides, strict=True))
     points = (Port("point_coords", f32, ("prompts", "points", 2)), Port("point_labels", i32, ("prompts", "points")))
     mask = Port("mask_input", f32, ("prompts", 1, MASK, MASK))

@@ -18,12 +18,14 @@ class StudentConfig:
 
     stem: int = 16
     widths: tuple[int, int, int, int, int] = (24, 56, 112, 176, 160)  # strides 4 to 64 of the half-size picture
-    blocks: tuple[int, int, int, int, int] = (1, 2, 2, 2, 2)
+    blocks: tuple[int, int, int, int, int] = (1, 3, 4, 3, 2)
     embedding: int = 112  # channels of image_embedding, stride 32 of the frame
     features_16: int = 32
     features_8: int = 16
     features_4: int = 12
     deep: int = 144  # decoder channels at the two coarsest strides
+    looks_8: int = 32  # soft codebook sizes, see appearance.py
+    looks_4: int = 16
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for a checkpoint or a manifest."""
@@ -47,9 +49,9 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner = channels // 2
-        self.body = nn.Sequential(
-            conv_bn(channels, inner), conv_bn(inner, inner, 3), conv_bn(inner, channels, act=False)
-        )
+        last = conv_bn(inner, channels, act=False)
+        nn.init.zeros_(next(last[1].parameters()))  # begins as the identity: blocks can be added to a trained encoder
+        self.body = nn.Sequential(conv_bn(channels, inner), conv_bn(inner, inner, 3), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.body(x))

@@ -18,8 +18,10 @@ TILE = 256
 def sample_sheet(model: Student, batch: Batch, path: Path, count: int = 24) -> None:
     """Write a PNG of up to `count` prompts with three outlines: wanted (red), token 0 (green), best-scored (yellow)."""
     model.eval()
-    features = model.encoder(batch.image)
-    logits, scores = model.decoder(*features, batch.coords, batch.labels, image_of=batch.image_of)
+    device = next(model.parameters()).device
+    coords, labels, image_of = (t.to(device) for t in (batch.coords, batch.labels, batch.image_of))
+    logits, scores = model.decoder(*model.encoder(batch.image.to(device)), coords, labels, image_of=image_of)
+    logits, scores = logits.cpu(), scores.cpu()
     tiles = []
     for k in range(min(count, len(logits))):
         normalised = batch.image[batch.image_of[k]].permute(1, 2, 0).numpy()

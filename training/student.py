@@ -11,14 +11,16 @@ ruin the clicks.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
+from boothsam.training.appearance import Looks
 from boothsam.training.decoder import Decoder
 from boothsam.training.layers import Bottleneck, Plain, StudentConfig, conv_bn, up
 from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """(B, 3, S, S) normalised image -> embedding at S/32, features_16, features_8 and features_4."""
+    """(B, 3, S, S) normalised image -> embedding at S/32, features_16, _8 and _4, looks_8 and looks_4."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -47,15 +49,22 @@ class Encoder(nn.Module):
         self.fuse_4 = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(w4, config.features_8, 3, padding=1))
 
         self.sharp = nn.Sequential(conv_bn(3, 12, 3, 2), nn.Conv2d(12, config.features_4, 3, 2, 1))
+        self.looks_8 = Looks(w4 + config.features_8, config.looks_8)
+        self.looks_4 = Looks(config.features_4, config.looks_4)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x4, x8, x16, x32, x64 = self._pyramid(F.avg_pool2d(image, 2))
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        half = F.avg_pool2d(image, 2)
+        x4, x8, x16, x32, x64 = self._pyramid(half)
+        shallow = x4
         x64 = x64 + self.context(x64.mean((2, 3)))[:, :, None, None]
         x32 = self.fuse_32(F.relu(self.lateral_32(x32) + up(self.lateral_64(x64))))
         x16 = self.fuse_16(F.relu(self.lateral_16(x16) + up(x32)))
         x8 = self.fuse_8(self.lateral_8(x8) + up(self.down_8(x16)))
         x4 = self.fuse_4(self.lateral_4(x4) + up(self.down_4(x8)))
-        return self.out_16(x16), self.out_8(x8), x4, self.sharp(image)
+        sharp = self.sharp(image)
+        colours_4 = F.avg_pool2d(half, 2)
+        looks_8 = self.looks_8(F.avg_pool2d(colours_4, 2), torch.cat([shallow, x4], 1))
+        return self.out_16(x16), self.out_8(x8), x4, sharp, looks_8, self.looks_4(colours_4, sharp)
 
     def _pyramid(self, image: Tensor) -> list[Tensor]:
         x = self.stem(image)

@@ -1,8 +1,8 @@
 """Trains the starter model: python -m boothsam.training.train training/starter.toml
 
 Stages go from small frames to the full 1024; every batch depends on (seed, step) alone, so a run that was interrupted
-goes on exactly where its last checkpoint stood. Writes log.csv, checkpoint.pt, best-so-far weights `ema` inside it, and
-sample pictures into the run folder.
+goes on exactly where its last checkpoint stood. Writes log.csv, curves.png, checkpoint.pt with moving averages of the
+weights (`ema`) inside it, and sample pictures into the run folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -21,11 +20,13 @@ import cv2
 import numpy as np
 import torch
 from boothsam.training.batches import Batch, make_batch
+from boothsam.training.curves import draw_curves
 from boothsam.training.losses import Losses, total_loss
 from boothsam.training.pictures import sample_sheet
 from boothsam.training.prompts import correction
 from boothsam.training.student import Student
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,8 +57,10 @@ class TrainConfig:
     warmup: int = 60
     ema: float = 0.997
     start_from: str = ""  # a checkpoint whose weights to begin with; what it lacks starts afresh
-    corrected: float = 0.4  # share of the prompts that get a second, corrected round
+    corrected: float = 0.4  # share of a round's prompts that go through another, with one more click where it erred
+    rounds: int = 2  # such rounds at most
     threads: int = 2
+    workers: int = 1  # processes that make batches; a GPU wants most of the machine's cores
     device: str = "cpu"
     bfloat16: bool = True
     checkpoint_every: int = 100
@@ -94,6 +97,17 @@ class TrainConfig:
             return self.learning_rate * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+@dataclass
+class Round:
+    """Prompts and answers so far: rows (R,) of the batch, coords (R, N, 2), labels (R, N), logits, scores."""
+
+    rows: Tensor
+    coords: Tensor
+    labels: Tensor
+    logits: Tensor
+    scores: Tensor
 
 
 class Trainer:
@@ -158,19 +172,16 @@ class Trainer:
             features = self.model.encoder(image)
             logits, scores = self.model.decoder(*features, batch.coords, batch.labels, image_of=batch.image_of)
         first = total_loss(logits, scores, batch.readings, batch.valid, batch.single, frame)
-        second = None
-        loss = first.total
-        again = np.sort(rng.permutation(len(logits))[: int(config.corrected * len(logits))])
-        if len(again):
-            rows = torch.from_numpy(again).to(self.device)
-            coords, labels, previous, used = corrected_prompts(rng, batch, logits.detach(), scores.detach(), again)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-                logits2, scores2 = self.model.decoder(*features, coords, labels, previous, used, batch.image_of[rows])
-            only = torch.zeros_like(batch.valid[rows])
-            second = total_loss(
-                logits2, scores2, batch.readings[rows], only, torch.zeros_like(batch.single[rows]), frame[rows]
-            )
-            loss = (loss * len(logits) + second.total * len(again)) / (len(logits) + len(again))
+        weighted, prompts, second = first.total * len(logits), len(logits), None
+        state = Round(torch.arange(len(logits), device=self.device), batch.coords, batch.labels, logits, scores)
+        for _ in range(config.rounds):
+            again = np.sort(rng.permutation(len(state.rows))[: int(config.corrected * len(state.rows))])
+            if len(again) == 0:
+                break
+            state, losses = self._correct(rng, batch, features, state, again, frame)
+            weighted, prompts = weighted + losses.total * len(state.rows), prompts + len(state.rows)
+            second = second or losses
+        loss = weighted / prompts
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
@@ -179,6 +190,24 @@ class Trainer:
         self._average()
         self.step += 1
         return first, second, norm
+
+    def _correct(
+        self,
+        rng: np.random.Generator,
+        batch: Batch,
+        features: tuple[Tensor, ...],
+        before: Round,
+        again: np.ndarray,
+        frame: Tensor,
+    ) -> tuple[Round, Losses]:
+        """Another round for some of the prompts of the one before."""
+        coords, labels, previous, used = corrected_prompts(rng, batch, before, again)
+        rows = before.rows[torch.from_numpy(again).to(self.device)]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            logits, scores = self.model.decoder(*features, coords, labels, previous, used, batch.image_of[rows])
+        only, first = torch.zeros_like(batch.valid[rows]), torch.zeros_like(batch.single[rows])
+        losses = total_loss(logits, scores, batch.readings[rows], only, first, frame[rows])
+        return Round(rows, coords, labels, logits, scores), losses
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -197,46 +226,66 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def corrected_prompts(
-    rng: np.random.Generator, batch: Batch, logits: Tensor, scores: Tensor, rows: np.ndarray
+    rng: np.random.Generator, batch: Batch, before: Round, again: np.ndarray
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Second-round prompts of the given rows: one more click on the larger error, and mostly the logits so far.
+    """The next round's prompts: one more click on the larger error, and mostly the logits so far.
 
-    Returns coords (R, N, 2), labels (R, N), previous logits (R, 1, M, M) and which rows use them (R,).
+    `again` (R,) picks rows of the round before. Returns coords (R, N, 2), labels (R, N), previous logits (R, 1, M, M)
+    and which rows use them (R,).
     """
-    coords, labels = batch.coords[rows].cpu().clone(), batch.labels[rows].cpu().clone()
-    tokens = np.where(rng.random(len(rows)) < 0.5, 0, 1 + scores[rows][:, 1:].argmax(1).cpu().numpy())
-    previous = logits[rows, tokens][:, None]
+    coords, labels = before.coords[again].cpu().clone(), before.labels[again].cpu().clone()
+    logits, scores = before.logits.detach()[again], before.scores.detach()[again]
+    tokens = np.where(rng.random(len(again)) < 0.5, 0, 1 + scores[:, 1:].argmax(1).cpu().numpy())
+    previous = logits[np.arange(len(again)), tokens][:, None]
     guess = (previous[:, 0] > 0).cpu().numpy()
-    wanted = (batch.readings[rows, 0] >= 0.5).cpu().numpy()
-    for k in range(len(rows)):
+    wanted = (batch.readings[before.rows[again], 0] >= 0.5).cpu().numpy()
+    for k in range(len(again)):
         click = correction(rng, guess[k], wanted[k])
         free = torch.nonzero(labels[k] == -1)[:, 0]
         if click is not None and len(free):
             coords[k, free[0]] = torch.from_numpy(click[0]).to(coords) * 1024 - 0.5
             labels[k, free[0]] = click[1]
-    used = torch.from_numpy((rng.random(len(rows)) < 0.75).astype(np.float32))
+    used = torch.from_numpy((rng.random(len(again)) < 0.75).astype(np.float32))
     device = logits.device
     return coords.to(device), labels.to(device), previous.clamp(-20, 20), used.to(device)
 
 
+class Steps(Dataset[Batch]):
+    """The batches of all steps from `start` on, each made from (seed, step) alone."""
+
+    def __init__(self, config: TrainConfig, start: int) -> None:
+        self.config, self.start = config, start
+        self.files = {stage.pool: sorted(Path(stage.pool).glob("*.npz")) for stage in config.stages}
+        empty = [pool for pool, found in self.files.items() if not found]
+        if empty:
+            raise FileNotFoundError(f"no scenes in {empty}; hint: python -m boothsam.training.pool --out {empty[0]}")
+
+    def __len__(self) -> int:
+        return max(0, self.config.steps - self.start)
+
+    def __getitem__(self, index: int) -> Batch:
+        step = self.start + index
+        if step >= self.config.steps:
+            raise IndexError(step)
+        stage = self.config.stage_at(step)
+        return make_batch(self.files[stage.pool], self.config.seed, step, stage.side, stage.batch, stage.prompts)
+
+
 def batches(config: TrainConfig, start: int) -> Iterator[Batch]:
-    """Batches from step `start` on, one made ahead in a thread."""
-    files = {stage.pool: sorted(Path(stage.pool).glob("*.npz")) for stage in config.stages}
-    empty = [pool for pool, found in files.items() if not found]
-    if empty:
-        raise FileNotFoundError(f"no scenes in {empty}; hint: python -m boothsam.training.pool --out {empty[0]}")
+    """Batches from step `start` on, in order, made by `workers` processes (by this one where that is 0)."""
+    loader = DataLoader(
+        Steps(config, start),
+        batch_size=None,
+        num_workers=config.workers,
+        worker_init_fn=_one_thread,
+        pin_memory=config.device != "cpu",
+    )
+    return iter(loader)
 
-    def make(step: int) -> Batch:
-        stage = config.stage_at(step)
-        return make_batch(files[stage.pool], config.seed, step, stage.side, stage.batch, stage.prompts)
 
-    with ThreadPoolExecutor(1) as worker:
-        waiting = worker.submit(make, start)
-        for step in range(start, config.steps):
-            ready = waiting.result()
-            if step + 1 < config.steps:
-                waiting = worker.submit(make, step + 1)
-            yield ready
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def run(config: TrainConfig) -> Path:
@@ -259,6 +308,7 @@ def run(config: TrainConfig) -> Path:
             trainer.save(checkpoint)
         if done or trainer.step % config.picture_every == 0:
             sample_sheet(trainer.average, batch, folder / f"sample-{trainer.step:06d}.png")
+            draw_curves([log], folder / "curves.png")
     return checkpoint
 
 

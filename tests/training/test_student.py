@@ -55,7 +55,7 @@ def test_shapes_at_several_sides(student: Student, side: int) -> None:
         maps = student.encoder(torch.randn(2, 3, side, side))
         logits, scores = student.decoder(*maps, *prompt(3, 2), image_of=torch.tensor([0, 1, 1]))
     assert [tuple(m.shape) for m in maps] == [
-        (2, c, side // s, side // s) for c, s in ((112, 32), (32, 16), (16, 8), (12, 4))
+        (2, c, side // s, side // s) for c, s in ((112, 32), (32, 16), (16, 8), (12, 4), (32, 8), (16, 4))
     ]
     assert logits.shape == (3, 4, side // 4, side // 4)
     assert scores.shape == (3, 4)

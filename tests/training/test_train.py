@@ -27,7 +27,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(pool: Path, folder: Path, steps: int = 4, side: int = SIDE) -> TrainConfig:
     stages = (Stage(str(pool), 128, 2, 1, 1), Stage(str(pool), side, 2, 2, steps - 1))
-    return TrainConfig(str(folder), stages, warmup=2, bfloat16=False, checkpoint_every=2, picture_every=2)
+    return TrainConfig(str(folder), stages, warmup=2, bfloat16=False, workers=0, checkpoint_every=2, picture_every=2)
 
 
 def test_the_committed_recipe_can_be_read() -> None:
