@@ -1,0 +1,131 @@
+"""POST /crop: a photo in, its product pictures out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from boothsam.runtime.transforms import Uint8Array
+from boothsam.service import forms
+from boothsam.service.cropping import Look
+from boothsam.service.forms import Form
+from boothsam.service.http_prompts import parse_prompts
+from boothsam.service.problems import problem
+from boothsam.service.products import MEDIA_TYPES, Picture, describe, make_products
+from boothsam.service.prompts import Request as Prompt
+from boothsam.service.routes.common import (
+    Parts,
+    foreground,
+    form_body,
+    problem_responses,
+    request_id,
+    timing,
+    wants_json,
+)
+from boothsam.service.schemas import CROP_FIELDS, CROP_FILES, CROP_FORM, CropAnswer
+from boothsam.service.shadow import SHADOWS
+from boothsam.service.stages import Stages
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import Request
+
+router = APIRouter(tags=["crop"])
+_PICTURES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in list(MEDIA_TYPES.values())[:3]}
+
+
+def read_look(form: Form) -> tuple[Look, bytes | None]:
+    """The fields of the picture's look, and the background picture's bytes.
+
+    Raises:
+        ServiceProblem: `invalid_field`.
+    """
+    background = form.get("background") or None
+    picture = form.files.get("background_file") or None
+    if background is not None and picture is not None:
+        raise problem("invalid_field", "background and background_file exclude each other", "send one of them")
+    fill = forms.number(form, "fill", 0, 1)
+    if fill == 0:
+        raise problem("invalid_field", "fill is 0; expected a share above 0, up to 1", "fill=0.85")
+    kind = forms.choice(form, "format", ("png", "jpg", "webp"), "png")
+    options: dict[str, Any] = {
+        "fill": fill,
+        "margin": forms.whole_number(form, "margin", 0, 16384),
+        "size": forms.whole_number(form, "size", 1, 16384),
+        "quality": forms.whole_number(form, "quality", 1, 100) or 92,
+        "fill_holes": forms.flag(form, "fill_holes"),
+        "drop_islands": forms.flag(form, "drop_islands"),
+        "small_area": forms.whole_number(form, "small_area", 1, 1 << 31),
+        "shadow": forms.choice(form, "shadow", SHADOWS, "none"),
+    }
+    # White stands in for the picture until it is decoded: everything else is checked before a place is taken.
+    return Look(kind, "white" if picture is not None else background, **options), picture
+
+
+@router.post(
+    "/crop",
+    summary="Cut products out of a photo",
+    responses=problem_responses(
+        400, 401, 403, 408, 413, 415, 422, 429, 503,
+        ok={"description": "the picture, or JSON with Accept: application/json", "model": CropAnswer,
+              "content": _PICTURES},
+    ),
+    openapi_extra=form_body(CROP_FORM),
+)  # fmt: skip
+async def crop(request: Request) -> Response:
+    """Without box, boxes or points the main product is found automatically.
+
+    The answer is the picture; with `Accept: application/json` it is in base64, with boxes, scores, other candidates,
+    the mask as RLE and a verdict whether to take the photo again.
+    """
+    parts, stages, as_json = Parts(request), Stages(), wants_json(request)
+    parts.inference.need_ready()
+    form = await forms.read_form(request)
+    form.need_known(CROP_FIELDS, CROP_FILES)
+    data, prompt = form.image(), parse_prompts(form)
+    look, background = read_look(form)
+    if len(prompt.boxes) > 1 and not as_json:
+        raise problem(
+            "invalid_prompt",
+            f"{len(prompt.boxes)} boxes give as many pictures, and an image answer holds one",
+            "send Accept: application/json, or one box",
+        )
+    photo_sha256 = await forms.sha256(data)
+    del form
+    async with parts.place() as place:
+        image = await parts.decode(data, stages)
+        del data
+        if background is not None:
+            look = replace(look, background=await parts.decode(background, stages))
+        key = parts.inference.key(photo_sha256)
+        await place.still_wanted()
+        pictures, products = await parts.inference.run(_work, parts, key, image, prompt, look, as_json, stages)
+    parts.metrics.stages(stages.ms)
+    common = {"Server-Timing": timing(stages), "X-Model": parts.inference.model.manifest.name}
+    first = pictures[0]
+    if not as_json:
+        headers = common | foreground(first) | {"ETag": first.etag, "X-Mask-Score": f"{first.score:.4f}"}
+        return Response(first.data, media_type=MEDIA_TYPES[look.format], headers=headers)
+    for reason in (reason for product in products for reason in product["retake"]["reasons"]):
+        parts.metrics.retake(reason["code"])
+    model = parts.inference.model
+    warnings = [dict(zip(("message", "hint"), p.answer.warning, strict=True)) for p in pictures if p.answer.warning]
+    answer = {
+        "request_id": request_id(request),
+        "photo_sha256": photo_sha256,
+        "embedding_id": key,
+        "size_hw": list(image.shape[:2]),
+        "products": products,
+        "model": model.manifest.name,
+        "backend": model.backend,
+        "precision": model.precision,
+        "ms": stages.rounded(),
+        "warnings": warnings,
+    }
+    return JSONResponse(answer, headers=common)
+
+
+def _work(
+    parts: Parts, key: str, image: Uint8Array, prompt: Prompt, look: Look, as_json: bool, stages: Stages
+) -> tuple[list[Picture], list[dict[str, Any]]]:
+    pictures = make_products(parts.inference, key, image, prompt, look, parts.settings.max_pixels, stages)
+    return pictures, [describe(picture, image, look) for picture in pictures] if as_json else []
