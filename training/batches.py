@@ -15,12 +15,13 @@ import torch
 from boothsam.training.generator import MIN_AREA_SHARE, Sample
 from boothsam.training.layers import MEAN, STD
 from boothsam.training.photos import Image
-from boothsam.training.prompts import Prompt, box_of, candidates, draw_prompt
+from boothsam.training.prompts import Prompt, box_of, candidates, draw_prompt, main_thing
 from boothsam.training.textures import Rng
 from numpy.typing import NDArray
 from torch import Tensor
 
 MAX_THINGS = 16  # of one scene that prompts are drawn for: a heap holds hundreds, and each costs a full mask
+ABOUT_ALL = 0.12  # of the prompts, where a scene has one main thing, are a box about the whole photo
 KIND_WEIGHT = {"whole": 1.0, "part": 0.2, "group": 0.5}
 
 
@@ -123,8 +124,12 @@ def make_batch(files: Sequence[Path], seed: int, step: int, side: int, batch: in
         if not masks:
             continue
         weights = np.array([KIND_WEIGHT[kind] for kind, _ in masks])
+        main = main_thing(masks, height, width)
         for _ in range(prompts):
-            drawn.append(draw_prompt(rng, masks, int(rng.choice(len(masks), p=weights / weights.sum()))))
+            if main is not None and rng.random() < ABOUT_ALL:
+                drawn.append(draw_prompt(rng, masks, main, (height, width)))
+            else:
+                drawn.append(draw_prompt(rng, masks, int(rng.choice(len(masks), p=weights / weights.sum()))))
             owners.append(len(images))
         images.append(normalise(sample.image, height, width))
         frame = np.zeros((side // 4, side // 4), np.float32)

@@ -68,6 +68,13 @@ def user_box(rng: Rng, mask: Bits) -> NDArray[np.float32]:
     return np.asarray(np.clip(corners, 0, side).reshape(2, 2), np.float32)
 
 
+def frame_box(rng: Rng, height: int, width: int) -> NDArray[np.float32]:
+    """(2, 2) corners of a box about the whole photo, up to 8 % smaller on each side."""
+    inset = rng.uniform(0, 0.08, 4) * np.array([width, height, width, height])
+    corners = np.array([0, 0, width, height]) + inset * np.array([1, 1, -1, -1])
+    return np.asarray(corners.reshape(2, 2), np.float32)
+
+
 def click_in(rng: Rng, mask: Bits, centred: float = 0.5) -> NDArray[np.float32]:
     """(2,) a place inside the mask, x, y: its deepest point with probability `centred`, else anywhere off the rim."""
     small = mask.astype(np.uint8)
@@ -100,14 +107,44 @@ def shrink(mask: Bits, factor: int = 4) -> NDArray[np.float32]:
     return np.asarray(mask.reshape(h // factor, factor, w // factor, factor).mean((1, 3), dtype=np.float32))
 
 
-def draw_prompt(rng: Rng, masks: list[tuple[str, Bits]], chosen: int) -> Prompt:
-    """A first prompt for `masks[chosen]`, all masks (S, S) bool in the padded frame."""
+def main_thing(masks: list[tuple[str, Bits]], height: int, width: int) -> int | None:
+    """Index of the whole thing that anybody would call the photo's product, or None where two or none could be.
+
+    masks (S, S) bool in the padded frame; the photo is its first height x width pixels. The main thing is not cut by
+    the border for long, and by area and nearness to the centre worth three of the next one.
+    """
+    grouped = [mask for kind, mask in masks if kind == "group"]
+    worth = np.zeros(len(masks))
+    for index, (kind, padded) in enumerate(masks):
+        if kind != "whole":
+            continue
+        mask = padded[:height, :width]
+        area = float(mask.mean())
+        rim = int(mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum())
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        away = np.hypot((ys[0] + ys[-1]) / 2 / height - 0.5, (xs[0] + xs[-1]) / 2 / width - 0.5)
+        cut = rim > 0.15 * 2 * (height + width)
+        worth[index] = area * (1 - 0.7 * away) * (0.3 if cut else 1.0)
+    best = int(np.argmax(worth))
+    rest = np.delete(worth, best)
+    if worth[best] < 0.03 or (len(rest) and rest.max() > worth[best] / 3):
+        return None
+    return None if any((group & masks[best][1]).any() for group in grouped) else best
+
+
+def draw_prompt(
+    rng: Rng, masks: list[tuple[str, Bits]], chosen: int, photo_hw: tuple[int, int] | None = None
+) -> Prompt:
+    """A first prompt for `masks[chosen]`, all masks (S, S) bool in the padded frame.
+
+    With `photo_hw` the prompt is a box about the whole photo: "the product, wherever it is".
+    """
     kind, mask = masks[chosen]
     side = mask.shape[0]
     points = np.zeros((MAX_POINTS, 2), np.float32)
     labels = np.full(MAX_POINTS, -1, np.int32)
     clicks: list[tuple[NDArray[np.float32], int]] = []
-    style = rng.random()
+    style = rng.random() if photo_hw is None else 0.0
     boxed = style < 0.42 or style >= 0.92
     if style >= 0.42:
         clicks.append((click_in(rng, mask), 1))
@@ -121,7 +158,8 @@ def draw_prompt(rng: Rng, masks: list[tuple[str, Bits]], chosen: int) -> Prompt:
     for row, (place, label) in enumerate(clicks):
         points[row], labels[row] = place, label
     if boxed:
-        points[len(clicks) : len(clicks) + 2] = user_box(rng, mask)
+        box = user_box(rng, mask) if photo_hw is None else frame_box(rng, *photo_hw)
+        points[len(clicks) : len(clicks) + 2] = box
         labels[len(clicks) : len(clicks) + 2] = (2, 3)
     readings = np.zeros((READINGS, side // 4, side // 4), np.float32)
     valid = np.zeros(READINGS, np.bool_)
