@@ -127,7 +127,7 @@ def main_thing(masks: list[tuple[str, Bits]], height: int, width: int) -> int | 
         worth[index] = area * (1 - 0.7 * away) * (0.3 if cut else 1.0)
     best = int(np.argmax(worth))
     rest = np.delete(worth, best)
-    if worth[best] < 0.03 or (len(rest) and rest.max() > worth[best] / 3):
+    if worth[best] < 0.08 or (len(rest) and rest.max() > worth[best] / 3):
         return None
     return None if any((group & masks[best][1]).any() for group in grouped) else best
 
