@@ -52,6 +52,35 @@ MinScore = Annotated[
     float, typer.Option("--min-score", min=0, max=1, metavar="0-1", help="Leave out detections scored below this")
 ]
 Auto = Annotated[bool, typer.Option("--auto", help="Find the main product without a prompt")]
+BackgroundColour = Annotated[
+    str | None,
+    typer.Option("--background", metavar="COLOUR", help="transparent (default), white, black, grey or #rrggbb"),
+]
+Fill = Annotated[
+    float | None,
+    typer.Option(
+        "--fill",
+        metavar="SHARE",
+        help="Share of the canvas that the product spans on its tighter side, above 0 to 1; default 0.85",
+    ),
+]
+Margin = Annotated[
+    int | None, typer.Option("--margin", min=0, metavar="PIXELS", help="Pixels that stay free on each side")
+]
+Size = Annotated[
+    int | None,
+    typer.Option("--size", min=1, max=16384, metavar="PIXELS", help="Side of a square canvas, in pixels"),
+]
+Quality = Annotated[int, typer.Option("--quality", min=1, max=100, metavar="1-100", help="JPEG or WebP quality")]
+Shadow = Annotated[str, typer.Option("--shadow", metavar="none|drop", help="drop: a soft shadow under the product")]
+FillHoles = Annotated[bool, typer.Option("--fill-holes", help="Close small holes in the product")]
+DropIslands = Annotated[bool, typer.Option("--drop-islands", help="Drop small pieces apart from the product")]
+SmallArea = Annotated[
+    int | None,
+    typer.Option(
+        "--small-area", min=1, metavar="PIXELS", help="What is small for these two; default: 0.1 % of the photo"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines")]
 Force = Annotated[bool, typer.Option("--force", "--overwrite", help="Replace files that exist")]
 Verbose = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def plan(
         if isinstance(count, BoothsamError):
             tasks.append(Task(photo, (), count))
             continue
-        outputs = _names(photo.stem, count, out, ending, taken) if folder else (out,)
+        outputs = product_names(photo.stem, count, out, ending, taken) if folder else (out,)
         taken |= {output.name.casefold() for output in outputs}
         error: BoothsamError | None = None
         for output in outputs:
@@ -96,7 +96,8 @@ def plan(
     return tasks
 
 
-def _names(stem: str, count: int, out: Path, ending: str, taken: set[str]) -> tuple[Path, ...]:
+def product_names(stem: str, count: int, out: Path, ending: str, taken: Set[str]) -> tuple[Path, ...]:
+    """The files in `out` for `count` products of the photo `stem`, none of them in `taken` (casefolded file names)."""
     attempt = 1
     while True:
         base = stem if attempt == 1 else f"{stem}_{attempt}"

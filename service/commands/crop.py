@@ -27,34 +27,18 @@ def crop(
     boxes: options.Boxes = None,
     min_score: options.MinScore = 0.0,
     auto: options.Auto = False,
-    background: Annotated[
-        str | None, typer.Option(metavar="COLOUR", help="transparent (default), white, black, grey or #rrggbb")
-    ] = None,
-    fill: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Share of the canvas that the product spans on its tighter side, above 0 to 1; default 0.85",
-        ),
-    ] = None,
-    margin: Annotated[
-        int | None, typer.Option(min=0, metavar="PIXELS", help="Pixels that stay free on each side")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, max=16384, metavar="PIXELS", help="Side of a square canvas, in pixels")
-    ] = None,
+    background: options.BackgroundColour = None,
+    fill: options.Fill = None,
+    margin: options.Margin = None,
+    size: options.Size = None,
     format: Annotated[
         str | None, typer.Option(metavar="png|jpg|webp", help="Default: what the ending of OUT says, else png")
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, metavar="1-100", help="JPEG or WebP quality")] = 92,
-    fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Close small holes in the product")] = False,
-    drop_islands: Annotated[
-        bool, typer.Option("--drop-islands", help="Drop small pieces apart from the product")
-    ] = False,
-    small_area: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="PIXELS", help="What is small for these two; default: 0.1 % of the photo"),
-    ] = None,
+    quality: options.Quality = 92,
+    shadow: options.Shadow = "none",
+    fill_holes: options.FillHoles = False,
+    drop_islands: options.DropIslands = False,
+    small_area: options.SmallArea = None,
     model: options.Model = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
@@ -78,7 +62,7 @@ def crop(
     target = Path(out)
     folder = is_folder(target, out)
     kind = choose_format(target, format)
-    look = Look(kind, background, fill, margin, size, quality, fill_holes, drop_islands, small_area)
+    look = Look(kind, background, fill, margin, size, quality, fill_holes, drop_islands, small_area, shadow)
     tasks = plan(
         photos,
         [_count(request, p, len(photos) == 1) for p in photos],

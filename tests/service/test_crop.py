@@ -56,6 +56,19 @@ def test_a_shop_picture(run: Run, photos: Path, tmp_path: Path) -> None:
     assert columns.mean() == pytest.approx(199.5, abs=3)
 
 
+def test_a_shadow_under_the_product(run: Run, photos: Path, tmp_path: Path) -> None:
+    for shadow in ("none", "drop"):
+        options = ("--background", "white", "--size", "400", "--fill", "0.5", "--shadow", shadow)
+        result = run("crop", photos / "one.png", "--box", DISC_BOX, *options, "-o", tmp_path / f"{shadow}.png")
+        assert result.exit_code == 0, result.stderr
+    plain, dropped = (rgba(tmp_path / f"{shadow}.png")[..., :3].astype(int) for shadow in ("none", "drop"))
+    assert (plain[306:312, 200] == 255).all()
+    assert (dropped[306:312, 200] < 235).all() and (dropped[2, 2] == 255).all()
+    assert np.abs(plain[200, 200] - dropped[200, 200]).max() <= 2
+    result = run("crop", photos / "one.png", "--box", DISC_BOX, "--shadow", "long", "-o", tmp_path / "long.png")
+    assert result.exit_code == 2 and "unknown shadow 'long'; expected none, drop" in result.stderr
+
+
 def test_several_boxes_and_photos_go_to_a_folder(run: Run, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
     result = run("crop", photos / "two.jpg", "--box", DISC_BOX, "--box", "60,60,240,240", "-o", out)
