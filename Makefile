@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint test-slow wheel clean
+.PHONY: help demo serve test lint test-slow wheel clean
 
 help:
 	@echo "make demo   install the runtime into .venv and cut out the demo photo"
+	@echo "make serve  install the service into .venv and answer on http://127.0.0.1:8765 with the starter model"
 	@echo "make test   install everything for development, run the tests, and test the built wheel"
 	@echo "make lint   ruff and mypy"
 	@echo "make test-slow   the full-size reference models too (about 15 minutes)"
@@ -22,10 +23,17 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.demo
 	$(BIN)/python -m boothsam.service.cli demo -o demo-output
 
+$(VENV)/.serve: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,serve]'
+	touch $@
+
+serve: $(VENV)/.serve
+	$(BIN)/python -m boothsam.service.cli serve
+
 # PyTorch's CPU build only: the constraint keeps pip from the CUDA one where an index offers both.
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@ $(VENV)/.demo
+	touch $@ $(VENV)/.demo $(VENV)/.serve
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -6,7 +6,19 @@ import importlib
 from typing import Annotated
 
 import typer
-from boothsam.service.commands import crop, demo, doctor, models, segment
+from boothsam.service.commands import (
+    batch,
+    captures,
+    config,
+    crop,
+    demo,
+    distill,
+    doctor,
+    everything,
+    models,
+    segment,
+    serve,
+)
 from boothsam.service.console import Group, set_up_logging
 from boothsam.service.options import Verbose
 
@@ -43,15 +55,21 @@ def _root(
 
 for command in (
     crop.crop,
+    batch.batch,
     segment.segment,
+    everything.everything,
     demo.demo,
     models.models,
     models.download,
     models.export,
+    distill.distill,
     models.verify,
     doctor.doctor,
+    serve.serve,
 ):
     app.command()(command)
+app.add_typer(captures.app, name="captures")
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:

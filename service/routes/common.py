@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import re
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from boothsam.runtime.transforms import Uint8Array
@@ -11,15 +12,12 @@ from boothsam.service.admission import Admission, Place
 from boothsam.service.decoding import DecodeWorker
 from boothsam.service.inference import Inference, IsGone
 from boothsam.service.products import Picture
-from boothsam.service.schemas import Problem
 from boothsam.service.settings import Settings
 from boothsam.service.stages import Stages
 from starlette.requests import Request
 
 if TYPE_CHECKING:
     from boothsam.service.metrics import Metrics
-
-PROBLEMS = ("application/problem+json", Problem)
 
 
 class Parts:
@@ -34,11 +32,9 @@ class Parts:
         self._decoder: DecodeWorker = state.decoder
         self._is_gone: IsGone = request.is_disconnected
 
-    @asynccontextmanager
-    async def place(self, is_gone: IsGone | None = None) -> AsyncIterator[Place]:
+    def place(self, is_gone: IsGone | None = None) -> AbstractAsyncContextManager[Place]:
         """A place for one photo; everything that takes memory or processor happens inside."""
-        async with self.admission.place(is_gone or self._is_gone) as place:
-            yield place
+        return self.admission.place(is_gone or self._is_gone)
 
     async def decode(self, data: bytes, stages: Stages) -> Uint8Array:
         """(H, W, 3) uint8 RGB, in the killable worker."""
@@ -51,15 +47,28 @@ def request_id(request: Request) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
 
 
-def wants_json(request: Request) -> bool:
-    """Whether the client names application/json before any image type, or alone."""
+def accepted(request: Request) -> dict[str, float]:
+    """The media types that Accept names with their weights (RFC 9110, section 12.5.1), in its order.
+
+    A weight that is no number counts as 1.
+    """
+    weights: dict[str, float] = {}
     for part in request.headers.get("accept", "").lower().split(","):
-        kind = part.split(";")[0].strip()
-        if kind == "application/json":
-            return True
-        if kind.startswith("image/"):
-            return False
-    return False
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        weights[kind] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 1.0
+    return weights
+
+
+def wants_json(request: Request) -> bool:
+    """Whether the client prefers application/json to every image type it names; of equal ones the first one counts."""
+    weights = accepted(request)
+    images = [(weight, kind) for kind, weight in weights.items() if kind.startswith("image/") and weight > 0]
+    json, best = weights.get("application/json", 0.0), max((weight for weight, _ in images), default=0.0)
+    if json != best or not json:
+        return json > best
+    named = list(weights)
+    return all(named.index("application/json") < named.index(kind) for weight, kind in images if weight == best)
 
 
 def timing(stages: Stages) -> str:
@@ -77,7 +86,7 @@ def foreground(picture: Picture) -> dict[str, str]:
 def problem_responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries of the problems that a route answers. ok: the entry of its 200."""
     entries: dict[int | str, dict[str, Any]] = {} if ok is None else {200: ok}
-    content = {PROBLEMS[0]: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return entries | {status: {"description": "problem with a stable code", "content": content} for status in statuses}
 
 

@@ -11,7 +11,7 @@ from boothsam.service.cropping import Look
 from boothsam.service.forms import Form
 from boothsam.service.http_prompts import parse_prompts
 from boothsam.service.problems import problem
-from boothsam.service.products import MEDIA_TYPES, Picture, describe, make_products
+from boothsam.service.products import MEDIA_TYPES, Picture, describe, json_with_base64, make_products
 from boothsam.service.prompts import Request as Prompt
 from boothsam.service.routes.common import (
     Parts,
@@ -94,19 +94,16 @@ async def crop(request: Request) -> Response:
     async with parts.place() as place:
         image = await parts.decode(data, stages)
         del data
-        if background is not None:
-            look = replace(look, background=await parts.decode(background, stages))
+        behind = None if background is None else await parts.decode(background, stages)
         key = parts.inference.key(photo_sha256)
         await place.still_wanted()
-        pictures, products = await parts.inference.run(_work, parts, key, image, prompt, look, as_json, stages)
+        pictures, products = await parts.inference.run(_work, parts, key, image, behind, prompt, look, as_json, stages)
     parts.metrics.stages(stages.ms)
     common = {"Server-Timing": timing(stages), "X-Model": parts.inference.model.manifest.name}
     first = pictures[0]
     if not as_json:
         headers = common | foreground(first) | {"ETag": first.etag, "X-Mask-Score": f"{first.score:.4f}"}
         return Response(first.data, media_type=MEDIA_TYPES[look.format], headers=headers)
-    for reason in (reason for product in products for reason in product["retake"]["reasons"]):
-        parts.metrics.retake(reason["code"])
     model = parts.inference.model
     warnings = [dict(zip(("message", "hint"), p.answer.warning, strict=True)) for p in pictures if p.answer.warning]
     answer = {
@@ -114,18 +111,35 @@ async def crop(request: Request) -> Response:
         "photo_sha256": photo_sha256,
         "embedding_id": key,
         "size_hw": list(image.shape[:2]),
-        "products": products,
         "model": model.manifest.name,
         "backend": model.backend,
         "precision": model.precision,
         "ms": stages.rounded(),
         "warnings": warnings,
     }
-    return JSONResponse(answer, headers=common)
+    # The products come as bytes: a large picture in base64 is not for the event loop.
+    body = b"".join([b'{"products":[', b",".join(products), b"],", JSONResponse(answer).body[1:]])
+    return Response(body, media_type="application/json", headers=common)
 
 
 def _work(
-    parts: Parts, key: str, image: Uint8Array, prompt: Prompt, look: Look, as_json: bool, stages: Stages
-) -> tuple[list[Picture], list[dict[str, Any]]]:
+    parts: Parts,
+    key: str,
+    image: Uint8Array,
+    behind: Uint8Array | None,
+    prompt: Prompt,
+    look: Look,
+    as_json: bool,
+    stages: Stages,
+) -> tuple[list[Picture], list[bytes]]:
+    """The pictures and, as_json, each one's `schemas.Product` in JSON; blocks."""
+    if behind is not None:
+        look = replace(look, background=behind)
     pictures = make_products(parts.inference, key, image, prompt, look, parts.settings.max_pixels, stages)
-    return pictures, [describe(picture, image, look) for picture in pictures] if as_json else []
+    products = []
+    for picture in pictures if as_json else ():
+        product = describe(picture, image, look)
+        for reason in product["retake"]["reasons"]:
+            parts.metrics.retake(reason["code"])
+        products.append(json_with_base64("picture_b64", picture.data, product))
+    return pictures, products

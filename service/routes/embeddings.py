@@ -14,7 +14,7 @@ from boothsam.service import forms
 from boothsam.service.inference import IsGone
 from boothsam.service.problems import problem
 from boothsam.service.products import CLOSE_SCORE, full_mask
-from boothsam.service.routes.common import Parts, form_body, problem_responses, timing, wants_json
+from boothsam.service.routes.common import Parts, accepted, form_body, problem_responses, timing, wants_json
 from boothsam.service.schemas import EMBEDDING_FORM, EmbeddingAnswer, SegmentAnswer, SegmentQuestion
 from boothsam.service.stages import Stages
 from fastapi import APIRouter
@@ -43,15 +43,17 @@ async def embed(request: Request) -> Response:
     embedding, cached = parts.inference.cache.get(key), True
     if embedding is None:
 
-        async def make(everybody_gone: IsGone) -> ImageEmbedding:
+        async def make(photo: bytes, everybody_gone: IsGone) -> ImageEmbedding:
             async with parts.place(everybody_gone) as place:
-                image = await parts.decode(data, stages)
+                image = await parts.decode(photo, stages)
                 await place.still_wanted()
                 made, _ = await parts.inference.run(parts.inference.embed, key, image, stages)
             return made
 
         cached = parts.inference.is_shared(key)
-        embedding = await parts.inference.share(key, request.is_disconnected, make)
+        shared = parts.inference.share(key, data, request.is_disconnected, make)
+        del data, form  # ten identical photos are held once
+        embedding = await shared
     parts.metrics.stages(stages.ms)
     model = parts.inference.model
     answer = {
@@ -86,7 +88,7 @@ async def segment(id: str, request: Request) -> Response:
     if embedding is None:
         raise problem("embedding_not_found", f"no embedding {id[:80]!r}, or it was dropped", "POST /embeddings again")
     prompts = _prompts(question, _earlier(parts, id, question.mask_input))
-    as_png = not wants_json(request) and "image/png" in request.headers.get("accept", "").lower()
+    as_png = not wants_json(request) and accepted(request).get("image/png", 0) > 0
     async with parts.place():
         masks, best = await parts.inference.run(_ask, parts, id, embedding, prompts, question, as_png, stages)
     parts.metrics.stages(stages.ms)

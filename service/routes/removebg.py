@@ -5,8 +5,6 @@ Fields that this service has no use for are ignored, as there; URLs are refused,
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,13 +16,13 @@ from boothsam.service import forms, removebg
 from boothsam.service.embeddings import embedding_id
 from boothsam.service.forms import Form
 from boothsam.service.problems import problem
-from boothsam.service.products import MEDIA_TYPES
+from boothsam.service.products import MEDIA_TYPES, etag, json_with_base64
 from boothsam.service.routes.common import Parts, form_body, timing, wants_json
 from boothsam.service.schemas import REMOVEBG_FORM, REMOVEBG_JSON
 from boothsam.service.shadow import OPACITY, with_shadow
 from boothsam.service.stages import Stages
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.requests import Request
 
 router = APIRouter(prefix="/v1.0", tags=["remove.bg"])
@@ -66,8 +64,9 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Done:
-    data: bytes
-    format: str
+    body: bytes
+    media_type: str
+    etag: str
     size_hw: tuple[int, int]
     foreground: dict[str, int]
     score: float
@@ -85,7 +84,7 @@ async def remove_background(request: Request) -> Response:
     """The main product is found automatically. X-Foreground-* are in pixels of the photo that was sent."""
     parts, stages = Parts(request), Stages()
     parts.inference.need_ready()
-    form = await forms.read_form(request, _KINDS, parts.settings.max_upload_bytes)
+    form = await forms.read_form(request, _KINDS, long=("image_file_b64",))
     data, wanted = await _photo(form), _read(form)
     background = form.files.get("bg_image_file") or None
     photo_sha256 = await forms.sha256(data)
@@ -95,7 +94,7 @@ async def remove_background(request: Request) -> Response:
         del data
         behind = None if background is None else await parts.decode(background, stages)
         await place.still_wanted()
-        done = await parts.inference.run(_work, parts, photo_sha256, image, behind, wanted, stages)
+        done = await parts.inference.run(_work, parts, photo_sha256, image, behind, wanted, wants_json(request), stages)
     parts.metrics.stages(stages.ms)
     headers = {
         "X-Type": "product",
@@ -104,13 +103,10 @@ async def remove_background(request: Request) -> Response:
         "X-Credits-Charged": "0",
         "X-Mask-Score": f"{done.score:.4f}",
         "Server-Timing": timing(stages),
-        "ETag": f'"{hashlib.sha256(done.data).hexdigest()[:32]}"',
+        "ETag": done.etag,
     } | _rate_limit(parts)
     headers |= {f"X-Foreground-{name.title()}": str(value) for name, value in done.foreground.items()}
-    if wants_json(request):
-        found = {f"foreground_{name}": value for name, value in done.foreground.items()}
-        return JSONResponse({"data": {"result_b64": base64.b64encode(done.data).decode()} | found}, headers=headers)
-    return Response(done.data, media_type=MEDIA_TYPES[done.format], headers=headers)
+    return Response(done.body, media_type=done.media_type, headers=headers)
 
 
 @router.get("/account", summary="Credits (remove.bg's form): nothing is ever charged")
@@ -154,7 +150,13 @@ def _read(form: Form) -> _Wanted:
 
 
 def _work(
-    parts: Parts, photo_sha256: str, image: Uint8Array, behind: Uint8Array | None, wanted: _Wanted, stages: Stages
+    parts: Parts,
+    photo_sha256: str,
+    image: Uint8Array,
+    behind: Uint8Array | None,
+    wanted: _Wanted,
+    as_json: bool,
+    stages: Stages,
 ) -> _Done:
     layout, height, width = wanted.layout, image.shape[0], image.shape[1]
     x0, y0, x1, y1 = layout.region((height, width))
@@ -184,7 +186,11 @@ def _work(
     with stages.time("encode"):
         data, kind = removebg.encode(rgba, wanted.format, wanted.channels)
     foreground = {"top": by0, "left": bx0, "width": bx1 - bx0, "height": by1 - by0}
-    return _Done(data, kind, (rgba.shape[0], rgba.shape[1]), foreground, found.iou_prediction)
+    body, media_type = data, MEDIA_TYPES[kind]
+    if as_json:
+        members = {f"foreground_{name}": value for name, value in foreground.items()}
+        body, media_type = b'{"data":%b}' % json_with_base64("result_b64", data, members), "application/json"
+    return _Done(body, media_type, etag(data), (rgba.shape[0], rgba.shape[1]), foreground, found.iou_prediction)
 
 
 def _rate_limit(parts: Parts) -> dict[str, str]:

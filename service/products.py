@@ -1,0 +1,157 @@
+"""Products of one photo on the service's pool: embed, ask, cut out, encode; and everything that JSON tells of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from boothsam.runtime.cutout import DEFAULT_FILL, CutOut
+from boothsam.runtime.images import encode_image
+from boothsam.runtime.masks import BoolArray, mask_iou, mask_to_box, mask_to_rle, stability_score
+from boothsam.runtime.transforms import FloatArray, Size, Uint8Array, mask_window, upscale_mask
+from boothsam.service.cropping import Look
+from boothsam.service.inference import Inference
+from boothsam.service.problems import problem
+from boothsam.service.prompts import Answer, Request
+from boothsam.service.retake import judge
+from boothsam.service.stages import Stages
+
+MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "zip": "application/zip"}
+CLOSE_SCORE = 0.1  # predicted IoU this near the best: the prompt may mean that one
+_BASE64_STEP = 3 << 20  # a multiple of 3, so that the pieces join without padding
+DIFFERENT = 0.9  # IoU below which two candidates are two objects
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture of (height, width), the cut-out it was made of and the model's answer."""
+
+    data: bytes
+    etag: str
+    size_hw: Size
+    cut: CutOut
+    answer: Answer
+
+    @property
+    def score(self) -> float:
+        """The model's own estimate of its mask."""
+        return float(self.answer.iou_predictions[self.answer.best])
+
+
+def make_products(
+    inference: Inference, key: str, image: Uint8Array, request: Request, look: Look, max_pixels: int, stages: Stages
+) -> list[Picture]:
+    """One picture per product, in the order of the prompts; blocks.
+
+    key: the embedding's id. max_pixels: largest picture that is made.
+
+    Raises:
+        BoothsamError: prompts outside the photo, nothing found. ServiceProblem: a picture that would be too large.
+    """
+    embedding, _ = inference.embed(key, image, stages)
+    with stages.time("mask"):
+        answers = request.ask(inference.model, embedding, image, Path("the photo"), only=True)
+    pictures = []
+    for answer in answers:
+        with stages.time("matte"):
+            array, cut = _bounded(image, answer, look, max_pixels)
+        with stages.time("encode"):
+            data = encode_image(array, look.format, quality=look.quality)
+        pictures.append(Picture(data, etag(data), (array.shape[0], array.shape[1]), cut, answer))
+    return pictures
+
+
+def etag(data: bytes) -> str:
+    """A quoted content hash; a large picture's takes longer than the event loop has."""
+    return f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+
+
+def json_with_base64(name: str, data: bytes, members: Mapping[str, Any]) -> bytes:
+    """A JSON object of `name`, the data in base64, and at least one further member; blocks.
+
+    Made in steps, between which other threads run: json.dumps holds the interpreter for the whole of a large text.
+    """
+    encoded = (base64.b64encode(data[at : at + _BASE64_STEP]) for at in range(0, len(data), _BASE64_STEP))
+    rest = json.dumps(members, allow_nan=False, separators=(",", ":")).encode()
+    return b"".join([b'{"', name.encode(), b'":"', *encoded, b'",', rest[1:]])
+
+
+def _bounded(image: Uint8Array, answer: Answer, look: Look, max_pixels: int) -> tuple[Uint8Array, CutOut]:
+    if look.size is not None and look.size**2 > max_pixels:
+        raise problem(
+            "invalid_field",
+            f"size {look.size} gives {look.size**2 / 1e6:.1f} million pixels; at most {max_pixels / 1e6:g}",
+            f"size={math.isqrt(max_pixels)}",
+        )
+    if look.size is None and (look.fill is not None or look.margin is not None):
+        # The canvas grows around the product's pixels; how far is known from the mask alone, before any is allocated.
+        window = mask_window(answer.logits, (image.shape[0], image.shape[1]), 0.0) or (0, 0, 1, 1)
+        width, height = window[2] - window[0], window[3] - window[1]
+        fill = look.fill or (DEFAULT_FILL if look.margin is None else 1.0)
+        border = max(width, height) * (1 / fill - 1) + 2 * (look.margin or 0)
+        if (width + border) * (height + border) > max_pixels:
+            raise problem(
+                "invalid_field",
+                f"fill and margin would give a picture of {width + border:.0f}x{height + border:.0f} pixels; "
+                f"at most {max_pixels / 1e6:g} million",
+                "send size as well: the canvas is that large then",
+            )
+    return look.picture(image, answer)
+
+
+def describe(picture: Picture, image: Uint8Array, look: Look) -> dict[str, Any]:
+    """One product as `schemas.Product`, without `picture_b64`; blocks."""
+    answer, cut = picture.answer, picture.cut
+    auto = answer.facts.get("auto", {})
+    agreement = auto.get("agreement")
+    verdict = judge(image, cut.alpha, cut.window_xyxy, picture.score if agreement is None else agreement)
+    size_hw = (image.shape[0], image.shape[1])
+    candidates = [_candidate(answer, index, size_hw) for index in _others(answer)]
+    return {
+        "media_type": MEDIA_TYPES[look.format],
+        "size_hw": list(picture.size_hw),
+        "etag": picture.etag,
+        "product_xyxy": list(cut.box_xyxy),
+        "window_xyxy": list(cut.window_xyxy),
+        "predicted_iou": round(picture.score, 4),
+        "stability_score": round(float(stability_score(answer.logits)), 4),
+        "agreement": agreement,
+        "prompt": answer.facts,
+        "ambiguous": bool(candidates) or bool(auto.get("ambiguous", False)),
+        "candidates": candidates,
+        "rivals_xyxy": auto.get("rivals_xyxy", []),
+        "rle": mask_to_rle(cut.full_alpha >= 128),
+        "retake": verdict.to_dict(),
+    }
+
+
+def _others(answer: Answer) -> list[int]:
+    """Indices of other masks about as good as the chosen one that mean something else, best first."""
+    scores, masks = answer.iou_predictions, answer.low_res_masks > 0
+    order = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] >= scores[answer.best] - CLOSE_SCORE]
+    kept = [answer.best]
+    for index in order:
+        if masks[index].any() and all(mask_iou(masks[index], masks[other]) < DIFFERENT for other in kept):
+            kept.append(index)
+    return kept[1:]
+
+
+def _candidate(answer: Answer, index: int, size_hw: Size) -> dict[str, Any]:
+    mask, box = full_mask(answer.low_res_masks[index], size_hw)
+    score = round(float(answer.iou_predictions[index]), 4)
+    return {"iou_prediction": score, "box_xyxy": box, "rle": mask_to_rle(mask)}
+
+
+def full_mask(logits: FloatArray, size_hw: Size) -> tuple[BoolArray, list[int]]:
+    """(H, W) bool mask of (256, 256) logits at photo size, and its box, x1 and y1 exclusive; zeros when it is empty."""
+    mask = upscale_mask(logits, size_hw)
+    x0, y0, x1, y1 = mask_to_box(mask)
+    filled = int(mask.any())
+    return mask, [x0, y0, x1 + filled, y1 + filled]
