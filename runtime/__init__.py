@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from boothsam.runtime.automatic import SamAutomaticMaskGenerator
     from boothsam.runtime.cutout import CutOut, cut_out
     from boothsam.runtime.errors import BoothsamError
     from boothsam.runtime.images import load_image, save_image
@@ -19,6 +20,7 @@ _HOME = {
     "ModelManifest": "manifest",
     "Prediction": "predictor",
     "Prompts": "model",
+    "SamAutomaticMaskGenerator": "automatic",
     "SamModel": "model",
     "SamPredictor": "predictor",
     "cut_out": "cutout",
@@ -33,6 +35,7 @@ __all__ = [
     "ModelManifest",
     "Prediction",
     "Prompts",
+    "SamAutomaticMaskGenerator",
     "SamModel",
     "SamPredictor",
     "cut_out",

@@ -21,6 +21,13 @@ class Rle(TypedDict):
     counts: list[int]
 
 
+class CocoRle(TypedDict):
+    """COCO's compressed run lengths, as pycocotools writes them, with `counts` as text so that JSON takes it."""
+
+    size: list[int]
+    counts: str
+
+
 def mask_to_rle(mask: BoolArray) -> Rle:
     """Run lengths of a (H, W) bool mask; `size` is [H, W]."""
     height, width = mask.shape
@@ -42,6 +49,44 @@ def rle_to_mask(rle: Rle) -> BoolArray:
     if (counts < 0).any() or counts.sum() != height * width:
         raise OptionError(f"the run lengths add up to {counts.sum()}, expected {height * width} ({height} x {width})")
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape((height, width), order="F")
+
+
+def window_to_rle(window: BoolArray, origin_xy: tuple[int, int], size_hw: tuple[int, int]) -> Rle:
+    """Run lengths of a mask of `size_hw` that is False but for a (h, w) window whose first pixel lies at `origin_xy`.
+
+    The same as `mask_to_rle` of the whole mask, in time and memory of the window.
+
+    Raises:
+        OptionError: the window leaves the mask.
+    """
+    (x0, y0), (height, width) = origin_xy, size_hw
+    rows, columns = window.shape
+    if x0 < 0 or y0 < 0 or x0 + columns > width or y0 + rows > height:
+        raise OptionError(f"a window of {columns}x{rows} pixels at {x0},{y0} leaves the mask of {width}x{height}")
+    framed = np.zeros((columns, rows + 2), np.bool_)  # a zero before and after each column ends every run in it
+    framed[:, 1:-1] = window.T
+    edges = np.flatnonzero(framed[:, 1:] != framed[:, :-1])
+    edges = (x0 + edges // (rows + 1)) * height + y0 + edges % (rows + 1)
+    # A run that goes on at the top of the next column ends and starts at the same place.
+    joined = np.flatnonzero(edges[1:] == edges[:-1])
+    edges = np.delete(edges, np.concatenate([joined, joined + 1]))
+    counts = np.diff(np.concatenate([[0], edges, [height * width]])).tolist()
+    return {"size": [height, width], "counts": counts[:-1] if counts[-1] == 0 else counts}
+
+
+def compress_rle(rle: Rle) -> CocoRle:
+    """COCO's text form: each run less the one two before it, in groups of five bits (pycocotools' rleToString)."""
+    counts = np.asarray(rle["counts"], np.int64)
+    steps = counts.copy()
+    steps[3:] -= counts[1:-2]
+    text = bytearray()
+    for step in steps.tolist():
+        more = True
+        while more:
+            bits, step = step & 31, step >> 5
+            more = step != (-1 if bits & 16 else 0)
+            text.append(48 + (bits | 32 * more))
+    return {"size": list(rle["size"]), "counts": text.decode("ascii")}
 
 
 def rle_area(rle: Rle) -> int:
@@ -90,9 +135,11 @@ def stability_score(
 
     The reference divides by zero when nothing exceeds the lower one; here that scores 0.
     """
-    high = np.count_nonzero(logits > threshold + offset, axis=(-2, -1))
-    low = np.count_nonzero(logits > threshold - offset, axis=(-2, -1))
-    return np.asarray(high / np.maximum(low, 1), np.float32)
+    planes = logits.reshape(-1, *logits.shape[-2:])
+    # One plane at a time: counting whole arrays is several times faster than counting along axes.
+    high = np.array([np.count_nonzero(plane > threshold + offset) for plane in planes], np.int64)
+    low = np.array([np.count_nonzero(plane > threshold - offset) for plane in planes], np.int64)
+    return np.asarray(high / np.maximum(low, 1), np.float32).reshape(logits.shape[:-2])
 
 
 def box_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -106,12 +153,13 @@ def box_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDA
 def nms(boxes_xyxy: npt.NDArray[np.floating], scores: npt.NDArray[np.floating], iou_threshold: float) -> list[int]:
     """Greedy non-maximum suppression: kept indices by falling score; a box goes when its IoU with a kept one is >
     threshold."""
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    ious = box_iou(boxes_xyxy, boxes_xyxy)
+    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    alive = np.ones(len(boxes), np.bool_)
     kept: list[int] = []
-    for index in order:
-        if not kept or (ious[index, kept] <= iou_threshold).all():
-            kept.append(int(index))
+    for index in np.argsort(-np.asarray(scores), kind="stable").tolist():
+        if alive[index]:
+            kept.append(index)
+            alive &= box_iou(boxes[index : index + 1], boxes)[0] <= iou_threshold
     return kept
 
 
