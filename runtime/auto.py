@@ -15,19 +15,21 @@ Prompts, each with its reason; they share a handful of decoder calls:
 The last two come second, for the candidates that the first round named. A candidate's score is the agreement of every
 prompt it concerns (a click inside it, a box around it that is not much larger): the mean IoU of their answers with it.
 What holds the border of the photo is backdrop, never a product. Among candidates the main product is the one with
-the best standing: agreement, size, nearness to the centre, contrast with the backdrop, and whether it covers what
-stands out.
+the best standing: agreement, predicted IoU, size, nearness to the centre, whether the two large boxes answer with it
+and, as far as the backdrop is plain, contrast with it and whether the candidate covers what stands out. In a busy place
+(shelves, crates, a hand in a shop) the border says nothing about the backdrop, and the model alone decides.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from boothsam.runtime.backdrop import MAX_AREA, MIN_AREA, backdrop_difference, standing_out
 from boothsam.runtime.errors import NothingFound
 from boothsam.runtime.masks import BoolArray, mask_iou
 from boothsam.runtime.model import ImageEmbedding, Prompts, SamModel
@@ -36,11 +38,14 @@ from boothsam.runtime.transforms import FloatArray, Uint8Array
 log = logging.getLogger("boothsam")
 
 Box = tuple[float, float, float, float]
-MIN_AREA, MAX_AREA = 0.002, 0.85  # share of the photo that a product may cover
 MAX_BORDER = 0.4  # share of the photo's border that a product may touch
 SAME = 0.7  # IoU above which two answers mean the same object
 MIN_AGREEMENT = 0.5
-MIN_CONTRAST = 1.2  # times the backdrop's own variation
+MIN_CONTRAST = 1.2  # times the backdrop's own variation, where the backdrop is plain
+MIN_IOU = 0.6  # predicted, where it is not: then nothing else tells a product from a piece of the shop
+SURE = 0.8  # agreement and predicted IoU from which a product may have the backdrop's own colours
+PLAIN, BUSY = 6.0, 14.0  # residual of the backdrop's fit, in Lab units: a booth's paper; shelves, crates, a floor
+PIECE = 0.1  # of the largest piece of a mask, below which a piece is a speck
 RIVAL = 0.7  # standing of a second product, relative to the first, that makes the choice ambiguous
 FIRST_ROUND = 5  # candidates that are asked about themselves
 
@@ -116,8 +121,9 @@ class _Photo:
         self.rows, self.columns = (max(1, int(side / step + 0.5)) for side in embedding.input_hw)
         self.per_cell = np.array([self.width / self.columns, self.height / self.rows])
         small = cv2.resize(image, (self.columns, self.rows), interpolation=cv2.INTER_AREA)
-        self.difference = backdrop_difference(np.asarray(small, np.uint8))
-        self.regions = _standing_out(self.difference)
+        self.difference, residual = backdrop_difference(np.asarray(small, np.uint8))
+        self.plainness = float(np.clip((BUSY - residual) / (BUSY - PLAIN), 0, 1))
+        self.regions = standing_out(self.difference)
         inset = 0.04 * np.array([self.columns, self.rows])
         far = np.array([self.columns, self.rows]) - inset
         self.corners = [(x, y) for x in (inset[0], far[0]) for y in (inset[1], far[1])]
@@ -167,7 +173,7 @@ def find_product_in(model: SamModel, embedding: ImageEmbedding, image: Uint8Arra
     ranked = _distinct(answers, asks, photo)
     for candidate in ranked:
         log.debug("auto: %s", _describe(candidate, photo))
-    sure = [c for c in ranked if c.agreement >= MIN_AGREEMENT and c.contrast >= MIN_CONTRAST and len(c.prompts) >= 3]
+    sure = [c for c in ranked if c.agreement >= MIN_AGREEMENT and len(c.prompts) >= 3 and _stands_out(c, photo)]
     if not sure:
         raise NothingFound(
             "no product stands out: "
@@ -177,6 +183,13 @@ def find_product_in(model: SamModel, embedding: ImageEmbedding, image: Uint8Arra
     best = sure[0]
     rivals = tuple(photo.pixels(_bounds(mask)) for mask in _rivals(best, sure, photo))
     return AutoResult(_product(best, photo), rivals)
+
+
+def _stands_out(candidate: _Candidate, photo: _Photo) -> bool:
+    """From a plain backdrop by its colours; in a busy place only the model can tell, by how sure it is."""
+    if photo.plainness < 0.5:
+        return candidate.answer.score >= MIN_IOU
+    return candidate.contrast >= MIN_CONTRAST or min(candidate.agreement, candidate.answer.score) >= SURE
 
 
 def _rivals(best: _Candidate, sure: Sequence[_Candidate], photo: _Photo) -> list[BoolArray]:
@@ -197,34 +210,6 @@ def _rivals(best: _Candidate, sure: Sequence[_Candidate], photo: _Photo) -> list
 def _weight(region: BoolArray, photo: _Photo) -> float:
     """Area times difference from the backdrop; beyond five units more difference says nothing more."""
     return float(np.minimum(photo.difference[region], 5).sum())
-
-
-def backdrop_difference(image: Uint8Array) -> FloatArray:
-    """How far each pixel of a small (h, w, 3) uint8 RGB photo is from the backdrop, (h, w) float32; 1 is usual.
-
-    The backdrop is a quadratic surface in Lab, fitted to the border band and so following gradients and vignettes;
-    unit is the 95th percentile of the distance (Mahalanobis, in the band's own covariance) that the band itself has.
-    The fit leaves out, three times, what lies far from it, so that a product may touch the border.
-    """
-    height, width = image.shape[:2]
-    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float64)
-    y, x = (axis.ravel() for axis in np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j])
-    surface = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
-    rim = max(2, round(0.06 * min(height, width)))
-    band = np.ones((height, width), np.bool_)
-    band[rim:-rim, rim:-rim] = False
-    chosen = np.flatnonzero(band)
-    members = chosen
-    for _ in range(3):
-        weights = np.linalg.lstsq(surface[members], lab[members], rcond=None)[0]
-        size = np.linalg.norm(lab[chosen] - surface[chosen] @ weights, axis=1)
-        members = chosen[size <= max(2.0, 3 * float(np.median(size)))]
-    residual = lab - surface @ weights
-    # One Lab unit is what a camera's noise and JPEG leave on a perfect backdrop.
-    covariance = residual[members].T @ residual[members] / len(members) + np.eye(3)
-    distance = np.sqrt(np.einsum("ni,ij,nj->n", residual, np.linalg.inv(covariance), residual))
-    unit = max(2.0, float(np.percentile(distance[members], 95)))
-    return np.asarray(distance / unit, np.float32).reshape(height, width)
 
 
 def _first_asks(photo: _Photo) -> list[_Ask]:
@@ -249,17 +234,6 @@ def _own_asks(photo: _Photo, mask: BoolArray) -> list[_Ask]:
     return [photo.box("own-box", _bounds(mask)), photo.click("own-click", *_innermost(mask))]
 
 
-def _standing_out(difference: FloatArray, count: int = 3) -> list[BoolArray]:
-    """The largest regions that differ from the backdrop, by area times difference."""
-    smooth = cv2.GaussianBlur(difference, (0, 0), 1.5)
-    mask = cv2.morphologyEx((smooth > 1.5).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    number, labels = cv2.connectedComponents(mask, connectivity=8)
-    regions = [np.asarray(labels == label, np.bool_) for label in range(1, number)]
-    regions = [r for r in regions if MIN_AREA * r.size <= np.count_nonzero(r) <= MAX_AREA * r.size]
-    return sorted(regions, key=lambda r: -float(np.minimum(smooth[r], 5).sum()))[:count]
-
-
 def _ask(model: SamModel, embedding: ImageEmbedding, photo: _Photo, asks: Sequence[_Ask], first: int) -> list[_Answer]:
     """All answers: the three candidates of a single click, the one mask of everything else."""
     answers = []
@@ -269,8 +243,24 @@ def _ask(model: SamModel, embedding: ImageEmbedding, photo: _Photo, asks: Sequen
         labels = ask.prompts.point_labels
         masks, scores = decoded.select(multimask_output=labels is not None and labels.shape[1] == 1)
         for logits, score in zip(masks[0], scores[0], strict=True):
-            answers.append(_Answer(first + index, logits, float(score), logits[: photo.rows, : photo.columns] > 0))
+            clean = _without_specks(logits, photo)
+            answers.append(_Answer(first + index, clean, float(score), clean[: photo.rows, : photo.columns] > 0))
     return answers
+
+
+def _without_specks(logits: FloatArray, photo: _Photo) -> FloatArray:
+    """The logits, below zero where the mask's pieces are much smaller than its largest: the next box must be tight."""
+    mask = (logits[: photo.rows, : photo.columns] > 0).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    if count <= 2 or areas[1:].min() >= PIECE * areas[1:].max():
+        return logits
+    small = areas < PIECE * areas[1:].max()
+    small[0] = False
+    clean = logits.copy()
+    window = clean[: photo.rows, : photo.columns]
+    window[small[labels]] = -np.abs(window[small[labels]])
+    return clean
 
 
 def _distinct(answers: Iterable[_Answer], asks: Sequence[_Ask], photo: _Photo) -> list[_Candidate]:
@@ -287,7 +277,16 @@ def _distinct(answers: Iterable[_Answer], asks: Sequence[_Ask], photo: _Photo) -
     for index in sorted(range(len(candidates)), key=lambda i: -candidates[i].standing):
         if all(ious[index, other] < SAME for other in kept):
             kept.append(index)
-    return [candidates[index] for index in kept]
+    return [_best_answer([candidates[i] for i in np.flatnonzero(ious[index] >= SAME)]) for index in kept]
+
+
+def _best_answer(same: Sequence[_Candidate]) -> _Candidate:
+    """Of several masks of one object the one that most prompts and the model itself believe in, at the best standing.
+
+    Standing favours size, and so the mask that takes something of the neighbourhood along.
+    """
+    best = max(same, key=lambda c: c.agreement * c.answer.score)
+    return replace(best, standing=max(c.standing for c in same))
 
 
 def _pairwise_iou(masks: Sequence[BoolArray]) -> npt.NDArray[np.float64]:
@@ -315,9 +314,12 @@ def _judge(answer: _Answer, asks: Sequence[_Ask], by_ask: npt.NDArray[np.float64
     size = float(np.sqrt(np.count_nonzero(mask) / mask.size))
     # A click's three answers name part and whole: the region that stands out tells which is the whole.
     covers = 0.25 + max((mask_iou(mask, region) for region in photo.regions), default=0.0)
+    apart = covers * min(1.0, contrast / 2) * photo.plainness + 1 - photo.plainness
+    # A box about the whole photo asks for the main thing.
+    named = max(by_ask[i] for i, ask in enumerate(asks) if ask.name in ("frame-box", "centre-box"))
     # Two products in one mask: neither is half of the other's.
     whole = _largest_part(mask) ** 2
-    standing = agreement * size * central * min(1.0, contrast / 2) * covers * whole
+    standing = agreement * size * central * apart * whole * (0.5 + 0.5 * float(named)) * (0.3 + answer.score)
     names = tuple(asks[i].name for i in concerned if by_ask[i] >= SAME)
     return _Candidate(answer, agreement, contrast, standing, names)
 
@@ -377,5 +379,6 @@ def _describe(candidate: _Candidate, photo: _Photo) -> str:
     box = ",".join(f"{v:.0f}" for v in photo.pixels(_bounds(candidate.answer.mask)))
     return (
         f"the best candidate at {box} has agreement {candidate.agreement:.2f} (at least {MIN_AGREEMENT}) of "
-        f"{len(candidate.prompts)} prompts (at least 3) and contrast {candidate.contrast:.1f} (at least {MIN_CONTRAST})"
+        f"{len(candidate.prompts)} prompts (at least 3), contrast {candidate.contrast:.1f} (at least {MIN_CONTRAST}), "
+        f"predicted IoU {candidate.answer.score:.2f}"
     )

@@ -32,6 +32,8 @@ else:
 
 STRIDE = 32  # of the student's embedding, and half of what its frame must be a multiple of
 
+STARTER = Path(__file__).parent / "starter.pt"  # the bundled model's weights as float16, for --start-from starter
+
 
 @dataclass(frozen=True)
 class DistillConfig:

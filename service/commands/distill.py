@@ -30,7 +30,9 @@ def distill(
     ] = None,
     start_from: Annotated[
         Path | None,
-        typer.Option("--start-from", metavar="FILE", help="checkpoint.pt of an earlier training to begin with"),
+        typer.Option(
+            "--start-from", metavar="FILE", help="checkpoint.pt of an earlier training to begin with, or: starter"
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="TOML", help="Everything else that can be set; see the docs")
@@ -61,7 +63,7 @@ def distill(
     """
     with need_extra("train", "boothsam distill"):
         from boothsam.training.distill import distill as run
-        from boothsam.training.distill_train import DistillConfig
+        from boothsam.training.distill_train import STARTER, DistillConfig
     settings = DistillConfig.read(config, steps=steps, threads=threads, device=device)
     done = run(
         teacher,
@@ -70,7 +72,7 @@ def distill(
         settings,
         teacher_variant=teacher_config,
         backend=backend,
-        start_from=start_from,
+        start_from=STARTER if start_from == Path("starter") else start_from,
         work=work,
         name=name,
         licence=licence,

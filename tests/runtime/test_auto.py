@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from boothsam.runtime.auto import AutoResult, backdrop_difference, find_product
+from boothsam.runtime.auto import PLAIN, AutoResult, find_product
+from boothsam.runtime.backdrop import backdrop_difference
 from boothsam.runtime.errors import NothingFound
 from boothsam.runtime.masks import mask_iou
 from boothsam.runtime.model import SamModel
@@ -128,8 +129,10 @@ def test_a_photo_without_room_holds_nothing(model: SamModel, shape: tuple[int, i
 def test_the_backdrop_model_follows_light_and_leaves_the_product() -> None:
     rng = np.random.default_rng(7)
     image = gradient(rng)[::4, ::4].copy()
-    assert np.percentile(backdrop_difference(image), 90) < 1.5
+    difference, spread = backdrop_difference(image)
+    assert np.percentile(difference, 90) < 1.5
+    assert spread < PLAIN
     mask = put(image, (60, 100), 25)
-    difference = backdrop_difference(image)
+    difference, _ = backdrop_difference(image)
     assert np.median(difference[mask]) > 3
     assert np.percentile(difference[~mask], 90) < 1.5
