@@ -36,9 +36,12 @@ else:
 
 @dataclass(frozen=True)
 class Stage:
-    """`steps` batches of `batch` scenes x `prompts` prompts in a side x side frame from one pool."""
+    """`steps` batches of `batch` scenes x `prompts` prompts in a side x side frame from the scenes of some folders.
 
-    pool: str
+    A folder that is named several times is drawn from as often.
+    """
+
+    pools: tuple[str, ...]
     side: int
     batch: int
     prompts: int
@@ -70,7 +73,7 @@ class TrainConfig:
     def read(path: Path) -> TrainConfig:
         """Parse a TOML file; unknown keys are errors."""
         data = tomllib.loads(path.read_text())
-        stages = tuple(Stage(**stage) for stage in data.pop("stages", []))
+        stages = tuple(Stage(**stage | {"pools": tuple(stage["pools"])}) for stage in data.pop("stages", []))
         unknown = set(data) - {f.name for f in fields(TrainConfig)}
         if unknown or not stages:
             raise ValueError(
@@ -255,8 +258,9 @@ class Steps(Dataset[Batch]):
 
     def __init__(self, config: TrainConfig, start: int) -> None:
         self.config, self.start = config, start
-        self.files = {stage.pool: sorted(Path(stage.pool).glob("*.npz")) for stage in config.stages}
-        empty = [pool for pool, found in self.files.items() if not found]
+        named = {pool for stage in config.stages for pool in stage.pools}
+        self.files = {pool: sorted(Path(pool).glob("*.npz")) for pool in named}
+        empty = sorted(pool for pool, found in self.files.items() if not found)
         if empty:
             raise FileNotFoundError(f"no scenes in {empty}; hint: python -m boothsam.training.pool --out {empty[0]}")
 
@@ -268,7 +272,8 @@ class Steps(Dataset[Batch]):
         if step >= self.config.steps:
             raise IndexError(step)
         stage = self.config.stage_at(step)
-        return make_batch(self.files[stage.pool], self.config.seed, step, stage.side, stage.batch, stage.prompts)
+        files = [path for pool in stage.pools for path in self.files[pool]]
+        return make_batch(files, self.config.seed, step, stage.side, stage.batch, stage.prompts)
 
 
 def batches(config: TrainConfig, start: int) -> Iterator[Batch]:

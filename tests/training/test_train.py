@@ -26,7 +26,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(pool: Path, folder: Path, steps: int = 4, side: int = SIDE) -> TrainConfig:
-    stages = (Stage(str(pool), 128, 2, 1, 1), Stage(str(pool), side, 2, 2, steps - 1))
+    stages = (Stage((str(pool),), 128, 2, 1, 1), Stage((str(pool),) * 2, side, 2, 2, steps - 1))
     return TrainConfig(str(folder), stages, warmup=2, bfloat16=False, workers=0, checkpoint_every=2, picture_every=2)
 
 
@@ -38,7 +38,7 @@ def test_the_committed_recipe_can_be_read() -> None:
 
 def test_an_unknown_key_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
-    stage = '[[stages]]\npool = "p"\nside = 128\nbatch = 1\nprompts = 1\nsteps = 1\n'
+    stage = '[[stages]]\npools = ["p"]\nside = 128\nbatch = 1\nprompts = 1\nsteps = 1\n'
     path.write_text(f'run = "x"\nlerning_rate = 1\n{stage}')
     with pytest.raises(ValueError, match="lerning_rate"):
         TrainConfig.read(path)
