@@ -179,8 +179,8 @@ def _percent_decoded(encoded: bytes) -> str:
     """`urllib.parse.unquote_plus`, which takes ten times as long, and gigabytes, for a body made of escapes."""
     codes = np.frombuffer(encoded.replace(b"+", b" "), np.uint8)
     digits = _HEX_DIGIT[codes]
-    at = np.flatnonzero((codes[:-2] == ord("%")) & (digits[1:-1] < 16) & (digits[2:] < 16)) if codes.size > 2 else []
-    if not len(at):
+    at = np.flatnonzero((codes[:-2] == ord("%")) & (digits[1:-1] < 16) & (digits[2:] < 16))
+    if not at.size:
         return codes.tobytes().decode(errors="replace")
     decoded, kept = codes.copy(), np.ones(codes.size, bool)
     decoded[at] = digits[at + 1] << 4 | digits[at + 2]

@@ -31,6 +31,9 @@ class Metrics:
         self._stages = Histogram(
             "boothsam_stage_seconds", "Time of one stage", ["stage"], buckets=_SECONDS, registry=self.registry
         )
+        self._waits = Histogram(
+            "boothsam_queue_wait_seconds", "Time until a place was free", buckets=_SECONDS, registry=self.registry
+        )
         self._problems = Counter("boothsam_problems", "Refusals by code", ["code"], registry=self.registry)
         self._retakes = Counter(
             "boothsam_retake_reasons",
@@ -59,6 +62,10 @@ class Metrics:
         """Record the stages of one request, in milliseconds."""
         for stage, value in ms.items():
             self._stages.labels(stage).observe(value / 1e3)
+
+    def waited(self, seconds: float) -> None:
+        """Record how long one request waited for its place."""
+        self._waits.observe(seconds)
 
     def problem(self, code: str) -> None:
         """Count one refusal."""

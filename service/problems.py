@@ -70,7 +70,7 @@ class ServiceProblem(Exception):
     Attributes:
         status: HTTP status. code: key of `catalogue`. title: the same for every occurrence of the code.
         detail: what was found and what was expected, for people. hint: what mends it.
-        headers: to send along, such as Retry-After. extra: further members of the JSON body.
+        headers: to send along, such as Retry-After.
     """
 
     def __init__(
@@ -81,15 +81,14 @@ class ServiceProblem(Exception):
         detail: str,
         hint: str = "",
         headers: Mapping[str, str] = MappingProxyType({}),
-        extra: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(f"{code}: {detail}")
         self.status, self.code, self.title, self.detail, self.hint = status, code, title, detail, hint
-        self.headers, self.extra = dict(headers), dict(extra)
+        self.headers = dict(headers)
 
     def body(self, request_id: str) -> dict[str, Any]:
         """RFC 9457's members, with the code, the hint and the request's id as `instance`."""
-        members = {
+        return {
             "type": f"/problems/{self.code}",
             "title": self.title,
             "status": self.status,
@@ -98,7 +97,6 @@ class ServiceProblem(Exception):
             "hint": self.hint,
             "instance": request_id,
         }
-        return self.extra | members
 
 
 def problem(
@@ -107,11 +105,10 @@ def problem(
     hint: str = "",
     *,
     headers: Mapping[str, str] = MappingProxyType({}),
-    extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> ServiceProblem:
     """A ServiceProblem with status and title from the catalogue. Raises KeyError for a code that is not in it."""
     status, title = catalogue[code]
-    return ServiceProblem(status, code, title, detail, hint, headers, extra)
+    return ServiceProblem(status, code, title, detail, hint, headers)
 
 
 def from_error(error: Exception) -> ServiceProblem:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,11 @@ def make_products(
     embedding, _ = inference.embed(key, image, stages)
     with stages.time("mask"):
         answers = request.ask(inference.model, embedding, image, Path("the photo"), only=True)
+    _check_room(image, answers, look, max_pixels)
     pictures = []
     for answer in answers:
         with stages.time("matte"):
-            array, cut = _bounded(image, answer, look, max_pixels)
+            array, cut = look.picture(image, answer)
         with stages.time("encode"):
             data = encode_image(array, look.format, quality=look.quality)
         pictures.append(Picture(data, etag(data), (array.shape[0], array.shape[1]), cut, answer))
@@ -83,27 +84,41 @@ def json_with_base64(name: str, data: bytes, members: Mapping[str, Any]) -> byte
     return b"".join([b'{"', name.encode(), b'":"', *encoded, b'",', rest[1:]])
 
 
-def _bounded(image: Uint8Array, answer: Answer, look: Look, max_pixels: int) -> tuple[Uint8Array, CutOut]:
+def _check_room(image: Uint8Array, answers: Sequence[Answer], look: Look, max_pixels: int) -> None:
+    """Raise `invalid_field` where the pictures would be too large, before the first of them is allocated."""
     if look.size is not None and look.size**2 > max_pixels:
         raise problem(
             "invalid_field",
             f"size {look.size} gives {look.size**2 / 1e6:.1f} million pixels; at most {max_pixels / 1e6:g}",
             f"size={math.isqrt(max_pixels)}",
         )
-    if look.size is None and (look.fill is not None or look.margin is not None):
-        # The canvas grows around the product's pixels; how far is known from the mask alone, before any is allocated.
+    total = 0.0
+    for answer in answers:
+        # How far the canvas grows around the product's pixels is known from the mask alone.
         window = mask_window(answer.logits, (image.shape[0], image.shape[1]), 0.0) or (0, 0, 1, 1)
         width, height = window[2] - window[0], window[3] - window[1]
         fill = look.fill or (DEFAULT_FILL if look.margin is None else 1.0)
         border = max(width, height) * (1 / fill - 1) + 2 * (look.margin or 0)
-        if (width + border) * (height + border) > max_pixels:
+        made = (width + border) * (height + border)
+        if look.size is not None:
+            made = look.size**2
+        elif isinstance(look.background, np.ndarray):
+            made = look.background.shape[0] * look.background.shape[1]
+        elif made > max_pixels and (look.fill is not None or look.margin is not None):
             raise problem(
                 "invalid_field",
                 f"fill and margin would give a picture of {width + border:.0f}x{height + border:.0f} pixels; "
                 f"at most {max_pixels / 1e6:g} million",
                 "send size as well: the canvas is that large then",
             )
-    return look.picture(image, answer)
+        total += max(made, width * height)  # a cut-out of the product's own size is kept as well
+    if len(answers) > 1 and total > 2 * max_pixels:
+        raise problem(
+            "invalid_field",
+            f"{len(answers)} products would take {total / 1e6:.1f} million pixels together; "
+            f"at most {2 * max_pixels / 1e6:g} million",
+            "send fewer boxes at once, or a smaller size",
+        )
 
 
 def describe(picture: Picture, image: Uint8Array, look: Look) -> dict[str, Any]:

@@ -8,15 +8,19 @@ On top of uvicorn's h11 protocol:
   headers are complete goes last, one whose request is complete never;
 - an answer that comes before its request was read is followed by a lingering close: the rest is discarded for a moment,
   since closing at once would reset the connection and take the answer with it (RFC 9112, section 9.6);
-- a client that reads less than 1 KiB per second of its answer is cut off after `send_timeout_s`.
+- a client that reads less than 1 KiB per second of its answer is cut off after `send_timeout_s`;
+- answers that wait to be read take `max_unread_bytes` together at most: beyond that the one that has waited longest is
+  cut off. The newest always stays, however large.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any, cast
 
 import h11
+from boothsam.service.problems import problem, render
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _SLOWEST_READER = 1024  # bytes per second
@@ -31,11 +35,13 @@ class BoundedProtocol(H11Protocol):
     linger_s = 2.0
     send_timeout_s = 30.0
     max_connections = 128
+    max_unread_bytes = 256 << 20
 
     _header_timer: asyncio.TimerHandle | None = None
     _send_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
     _incomplete_since: float | None = None
+    _unread_since: float | None = None
     lingering = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,6 +67,15 @@ class BoundedProtocol(H11Protocol):
         super().data_received(data)
         self._judge()
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP, as a problem like every other refusal; uvicorn's own answer is plain text."""
+        refusal = problem("bad_request", "this is no valid HTTP/1.1 request", "curl -v shows what a client sends")
+        status, headers, body = render(refusal, {}, secrets.token_hex(16))
+        fields = [(name.encode(), value.encode()) for name, value in (headers | {"connection": "close"}).items()]
+        for event in (h11.Response(status_code=status, headers=fields), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.transport.is_closing():
@@ -72,12 +87,29 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.expect_reader()
+        self._unread_since = self.loop.time()
+        self._bound_unread()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._unread_since = None
         if self._send_timer is not None and not self.transport.is_closing():
             self._send_timer.cancel()
             self._send_timer = None
+
+    def _bound_unread(self) -> None:
+        others = [
+            (c._unread_since, id(c), c)
+            for c in self.connections
+            if isinstance(c, BoundedProtocol) and c is not self and c._unread_since is not None
+        ]
+        total = sum(c.transport.get_write_buffer_size() for _, _, c in others) + self.transport.get_write_buffer_size()
+        for _, _, slow in sorted(others):
+            if total <= self.max_unread_bytes:
+                return
+            total -= slow.transport.get_write_buffer_size()
+            slow._unread_since = None
+            slow.transport.abort()
 
     def expect_reader(self) -> None:
         """Cut the client off unless it reads what was written."""
@@ -159,7 +191,12 @@ class BoundedProtocol(H11Protocol):
 
 
 def bounded(
-    *, header_timeout_s: float, max_connections: int, linger_s: float = 2.0, send_timeout_s: float = 30.0
+    *,
+    header_timeout_s: float,
+    max_connections: int,
+    linger_s: float = 2.0,
+    send_timeout_s: float = 30.0,
+    max_unread_bytes: int = 256 << 20,
 ) -> type[BoundedProtocol]:
     """A protocol class with these bounds, for `uvicorn.Config(http=...)`."""
     values: dict[str, Any] = {
@@ -167,6 +204,7 @@ def bounded(
         "max_connections": max_connections,
         "linger_s": linger_s,
         "send_timeout_s": send_timeout_s,
+        "max_unread_bytes": max_unread_bytes,
     }
     return type("Bounded", (BoundedProtocol,), values)
 

@@ -5,6 +5,7 @@ Unlike `CutOut.on_canvas`, which centres a product, this keeps the photo's frame
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import zipfile
@@ -240,10 +241,9 @@ def parse_colour(text: str) -> tuple[int, int, int, int] | None:
         return None
     digits = text.removeprefix("#")
     is_hex = len(digits) in (3, 4, 6, 8) and all(c in "0123456789abcdefABCDEF" for c in digits)
-    try:
+    found: tuple[int, ...] = ()
+    with contextlib.suppress(ValueError):
         found = ImageColor.getrgb(f"#{digits}" if is_hex else text)
-    except ValueError:
-        found = ()
     if not found or max(found) > 255:  # rgb(999,0,0)
         raise wrong("bg_color", text, "3, 4, 6 or 8 hex digits, or a colour's name")
     return found[0], found[1], found[2], found[3] if len(found) == 4 else 255

@@ -22,6 +22,8 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
+# They warn of every malformed request: any client could fill the log.
+_CHATTY = ("uvicorn.error", "python_multipart.multipart")
 
 
 def run(settings: Settings) -> None:
@@ -32,6 +34,8 @@ def run(settings: Settings) -> None:
         BoothsamError: what kept the application from starting, such as ModelNotFound.
     """
     check_exposure(settings)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     application = _Application(create_app(settings))
     with listen(settings.host, settings.port) as listener, _told_once(application):
         try:

@@ -252,7 +252,7 @@ async def get_capture(request: Request, id: str) -> Response:
 @router.get(
     "/{id}/{role}",
     summary="A capture's photo, mask or cut-out",
-    responses=problem_responses(401, 403, 404, 503) | {
+    responses=problem_responses(401, 403, 404, 422, 503) | {
         200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}}
                           for kind in records.MEDIA_TYPES.values()}},
         304: {"description": "the client has it"},
@@ -283,7 +283,7 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 @router.delete(
-    "/{id}", status_code=204, summary="Delete a capture", responses=problem_responses(401, 403, 404, 409, 503)
+    "/{id}", status_code=204, summary="Delete a capture", responses=problem_responses(401, 403, 404, 409, 422, 503)
 )
 async def delete_capture(request: Request, id: str, force: bool = False) -> Response:
     """Refused with 409 while the capture is still to be forwarded, unless `force` is true."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from boothsam.runtime.transforms import Uint8Array
@@ -32,9 +32,12 @@ class Parts:
         self._decoder: DecodeWorker = state.decoder
         self._is_gone: IsGone = request.is_disconnected
 
-    def place(self, is_gone: IsGone | None = None) -> AbstractAsyncContextManager[Place]:
+    @asynccontextmanager
+    async def place(self, is_gone: IsGone | None = None) -> AsyncIterator[Place]:
         """A place for one photo; everything that takes memory or processor happens inside."""
-        return self.admission.place(is_gone or self._is_gone)
+        async with self.admission.place(is_gone or self._is_gone) as place:
+            self.metrics.waited(place.waited_s)
+            yield place
 
     async def decode(self, data: bytes, stages: Stages) -> Uint8Array:
         """(H, W, 3) uint8 RGB, in the killable worker."""

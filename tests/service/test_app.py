@@ -9,12 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from boothsam.service.app import create_app
-from boothsam.service.problems import catalogue, from_error, problem, render
+from boothsam.service.cropping import Look
+from boothsam.service.problems import ServiceProblem, catalogue, from_error, problem, render
+from boothsam.service.products import _check_room
 from starlette.testclient import TestClient
 
 from tests.service.conftest import DISC_BOX
@@ -206,6 +210,20 @@ def test_a_background_larger_than_its_bound_is_refused_before_it_is_made(color_f
         assert send(client, "/crop", photos / "one.png", {"box": DISC_BOX, "size": "500"}).status_code == 200
         answer = send(client, "/crop", photos / "one.png", {"box": DISC_BOX, "margin": "200"})
         assert code(answer, 422) == "invalid_field"
+        boxes = {"box": [DISC_BOX] * 16, "size": "500"}
+        answer = send(client, "/crop", photos / "one.png", boxes, accept="application/json")
+        assert code(answer, 422) == "invalid_field" and "16 products" in answer.json()["detail"]
+        boxes = {"box": [DISC_BOX] * 2, "size": "500"}
+        answer = send(client, "/crop", photos / "one.png", boxes, accept="application/json")
+        assert answer.status_code == 200 and len(answer.json()["products"]) == 2
+
+
+def test_cut_outs_are_counted_beside_their_small_pictures() -> None:
+    whole: Any = SimpleNamespace(logits=np.ones((256, 256), np.float32))  # the product fills the photo
+    image, look = np.zeros((400, 600, 3), np.uint8), Look("png", size=10)
+    _check_room(image, [whole] * 2, look, 300_000)
+    with pytest.raises(ServiceProblem, match="3 products would take"):
+        _check_room(image, [whole] * 3, look, 300_000)
 
 
 def test_every_code_renders_in_every_form() -> None:

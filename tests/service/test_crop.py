@@ -62,8 +62,8 @@ def test_a_shadow_under_the_product(run: Run, photos: Path, tmp_path: Path) -> N
         result = run("crop", photos / "one.png", "--box", DISC_BOX, *options, "-o", tmp_path / f"{shadow}.png")
         assert result.exit_code == 0, result.stderr
     plain, dropped = (rgba(tmp_path / f"{shadow}.png")[..., :3].astype(int) for shadow in ("none", "drop"))
-    assert (plain[306:312, 200] == 255).all()
-    assert (dropped[306:312, 200] < 235).all() and (dropped[2, 2] == 255).all()
+    assert (plain[303:308, 200] == 255).all()
+    assert (dropped[303:308, 200] < 246).all() and (dropped[2, 2] == 255).all()
     assert np.abs(plain[200, 200] - dropped[200, 200]).max() <= 2
     result = run("crop", photos / "one.png", "--box", DISC_BOX, "--shadow", "long", "-o", tmp_path / "long.png")
     assert result.exit_code == 2 and "unknown shadow 'long'; expected none, drop" in result.stderr

@@ -118,6 +118,10 @@ def test_what_it_refuses(everything: Run, run: Run, tiny: Path, photo: Path, tmp
     result = everything("-o", tmp_path / "out", "--pred-iou-thresh", 1, "--stability-score-thresh", 1)
     assert result.exit_code == 1
     assert "no mask of" in result.stderr and "hint: --pred-iou-thresh 0.85" in result.stderr
+    starter = ("--threads", 1, "--points-per-side", 2)
+    result = run("everything", photo, "-o", tmp_path / "out", *starter)
+    assert result.exit_code == 1
+    assert "hint: --pred-iou-thresh 0.50 --stability-score-thresh 0.50, or --model mobile_sam" in result.stderr
     result = everything("-o", photo)
     assert result.exit_code == 1 and "is a file, expected a folder" in result.stderr
     result = everything("-o", tmp_path / "out", "--points-per-side", 0)

@@ -41,6 +41,7 @@ def test_requests_stages_refusals_retakes_and_the_cache(color_folder: Path, phot
         assert {dict(labels)["method"] for labels in requests} == {"GET", "POST", "other"}
         for stage in ("decode", "embed", "mask", "matte", "encode"):
             assert found["boothsam_stage_seconds_count", _labels(stage=stage)] == 2
+        assert found["boothsam_queue_wait_seconds_count", ()] == 2
         assert found["boothsam_problems_total", _labels(code="invalid_prompt")] == 1
         assert found["boothsam_problems_total", _labels(code="bad_host")] == 1
         assert found["boothsam_problems_total", _labels(code="method_not_allowed")] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import ExitStack
 
@@ -184,7 +185,10 @@ def test_what_follows_a_refused_body_is_no_second_request() -> None:
 def test_malformed_requests_get_400_and_the_server_lives(request_: bytes) -> None:
     with serving(app, header_timeout_s=2, linger_s=0.2) as port:
         with Client(port, request_) as client:
-            assert client.closed_within(10)
+            answers = client.all()
+        head, _, body = answers[answers.rfind(b"HTTP/1.1 4") :].partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in head
+        assert json.loads(body)["code"] == "bad_request"
         assert b'{"bytes":0}' in get(port)
 
 
@@ -227,3 +231,15 @@ def test_a_client_that_reads_nothing_is_cut_off() -> None:
             time.sleep(2.5)
             assert len(client.all()) < 64 << 20
         assert len(get(port, "/big")) > 64 << 20  # who reads gets all of it, however long it takes
+
+
+def test_answers_that_nobody_reads_take_a_bounded_share_of_memory() -> None:
+    request = b"GET /big HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    with serving(app, max_unread_bytes=150 << 20) as port, ExitStack() as stack:
+        clients = []
+        for _ in range(4):
+            clients.append(stack.enter_context(Client(port, request)))
+            assert clients[-1].socket.recv(8) == b"HTTP/1.1"  # its answer is made
+        sizes = [len(client.all()) for client in clients]
+    # 64 MB each: two wait, and whoever waited longest gave way.
+    assert [size > 64 << 20 for size in sizes] == [False, False, True, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,8 +35,15 @@ def test_serve_answers_and_ends_cleanly(photos: Path, tmp_path: Path) -> None:
                 f"{url}/crop", files={"image_file": photo}, data={"box": "310,60,490,240"}, timeout=60
             )
         assert answer.status_code == 200 and answer.content.startswith(b"\x89PNG"), answer.text
+        malformed = {"content-type": "multipart/form-data; boundary=B"}
+        assert requests.post(f"{url}/crop", data=b"garbage", headers=malformed, timeout=30).status_code == 400
+        with socket.create_connection(("127.0.0.1", int(found[1]))) as client:
+            client.sendall(b"no http\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 400"
+        assert requests.get(f"{url}/healthz", headers={"connection": "upgrade", "upgrade": "websocket"}, timeout=30).ok
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+        assert len(log.read_text().splitlines()) == 1, "no client may fill the log"
     finally:
         process.kill()
         process.wait()
