@@ -1,17 +1,12 @@
-"""The middlewares against foreign hosts, origins and tokens, and against bodies that are too long, too slow or lie."""
+"""The middlewares against foreign hosts, origins and tokens, and the order they stand in."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from boothsam.service.limits import (
-    ByteLimit,
     HostGuard,
     OriginGuard,
     RequestId,
@@ -23,86 +18,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Piece = tuple[float, bytes]  # seconds before it comes, and the bytes
-
-
-@dataclass
-class Answer:
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    read: int = 0  # pieces of the body that were asked for
-
-    @property
-    def code(self) -> str:
-        return str(json.loads(self.body)["code"])
-
-
-async def call(
-    app: ASGIApp,
-    pieces: Iterable[Piece] | None = None,
-    *,
-    method: str = "POST",
-    path: str = "/crop",
-    length: str | None = None,
-    headers: Iterable[tuple[str, str]] = (("host", "localhost"),),
-) -> Answer:
-    """One request; without `length` a body is announced as chunked. A body that ends without its last piece stalls."""
-    sent = [(name.encode(), value.encode()) for name, value in headers]
-    if length is not None:
-        sent.append((b"content-length", length.encode()))
-    elif pieces is not None:
-        sent.append((b"transfer-encoding", b"chunked"))
-    scope: Scope = {"type": "http", "method": method, "path": path, "headers": sent, "query_string": b"", "state": {}}
-    scope |= {"http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 8765), "root_path": ""}
-    answer = Answer()
-
-    async def stream() -> AsyncIterator[Message]:
-        if pieces is None:
-            yield {"type": "http.request", "body": b"", "more_body": False}
-        else:
-            for delay, data in pieces:
-                await asyncio.sleep(delay)
-                yield {"type": "http.request", "body": data, "more_body": bool(data)}
-        await asyncio.sleep(60)
-
-    messages = stream()
-
-    async def receive() -> Message:
-        answer.read += 1
-        return await messages.__anext__()
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            assert answer.status == 0, "a second response"
-            answer.status = message["status"]
-            answer.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-        else:
-            answer.body += message.get("body", b"")
-
-    await app(scope, receive, send)
-    return answer
-
-
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body; answers its length."""
-    got, more = 0, True
-    while more:
-        message = await receive()
-        got += len(message.get("body", b""))
-        more = message.get("more_body", False)
-    await JSONResponse({"bytes": got})(scope, receive, send)
-
-
-async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers without reading."""
-    await JSONResponse({})(scope, receive, send)
-
-
-def ask(app: ASGIApp, *arguments: Any, **options: Any) -> Answer:
-    return asyncio.run(call(app, *arguments, **options))
+from tests.service.asgi import ask, echo
 
 
 @pytest.mark.parametrize(
@@ -229,179 +146,6 @@ def test_any_other_is_replaced(given: str) -> None:
 def test_removebg_paths_get_their_own_envelope() -> None:
     answer = ask(TokenGuard(echo, "s3cret"), path="/v1.0/removebg")
     assert answer.status in (401, 403) and json.loads(answer.body)["errors"][0]["detail"]
-
-
-LIMIT = 1000
-
-
-def limited(app: ASGIApp = echo, **options: Any) -> ByteLimit:
-    return ByteLimit(app, **({"max_bytes": LIMIT} | options))
-
-
-@pytest.mark.parametrize("pieces", [[LIMIT], [LIMIT - 1, 1], [1] * LIMIT, [0]])
-def test_a_body_of_the_limit_passes(pieces: list[int]) -> None:
-    answer = ask(limited(), [*((0.0, bytes(n)) for n in pieces if n), (0.0, b"")])
-    assert json.loads(answer.body) == {"bytes": sum(pieces)}
-    assert "connection" not in answer.headers
-
-
-@pytest.mark.parametrize("length", [str(LIMIT + 1), "9" * 30, "-1", "1e9", "+5", "0x5", "", " 7 "])
-def test_an_announced_excess_or_nonsense_is_refused_unread(length: str) -> None:
-    answer = ask(limited(), [(0.0, b"x")], length=length)
-    assert (answer.status, answer.code, answer.read) == (413, "too_large", 0)
-    assert answer.headers["connection"] == "close"
-
-
-@pytest.mark.parametrize("length", [None, "5"])
-def test_bytes_are_counted_whatever_was_announced(length: str | None) -> None:
-    endless = ((0.0, bytes(100)) for _ in range(10**6))
-    answer = ask(limited(), endless, length=length)
-    assert (answer.status, answer.code, answer.read) == (413, "too_large", LIMIT // 100 + 1)
-
-
-def test_a_route_that_swallows_the_refusal_cannot_hide_it() -> None:
-    async def swallow(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await echo(scope, receive, send)
-        except Exception:
-            await JSONResponse({"detail": "error parsing the body"}, 400)(scope, receive, send)
-
-    async def other(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await echo(scope, receive, send)
-        except Exception:
-            raise RuntimeError from None
-
-    for app in (swallow, other):
-        answer = ask(limited(app), [(0.0, bytes(LIMIT + 1))])
-        assert (answer.status, answer.code) == (413, "too_large")
-
-
-def test_a_refusal_is_final_for_a_route_that_reads_on() -> None:
-    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
-        for _ in range(5):
-            with pytest.raises(ServiceProblem):
-                while True:
-                    await receive()
-
-    answer = ask(limited(stubborn), [(0.0, bytes(LIMIT + 1)), (0.0, b"x"), (0.0, b"")])
-    assert answer.code == "too_large" and answer.read == 1
-
-
-SLOW: dict[str, Any] = {"body_timeout_s": 0.6, "min_rate": 1000, "pause_s": 0.2, "max_bytes": 10**6}
-
-
-@pytest.mark.parametrize(
-    ("pieces", "about"),
-    [
-        pytest.param([], 0.2, id="never begins"),
-        pytest.param([(0.0, bytes(5000))], 0.2, id="stalls after a burst"),
-        pytest.param([(0.05, b"x")] * 1000, 0.2, id="drips"),
-        pytest.param([(0.1, bytes(500))] * 1000, 0.6, id="never ends"),
-    ],
-)
-def test_a_slow_body_is_cut(pieces: list[Piece], about: float) -> None:
-    began = time.monotonic()
-    answer = ask(limited(**SLOW), pieces)
-    assert (answer.status, answer.code) == (408, "body_timeout") and answer.headers["connection"] == "close"
-    assert about <= time.monotonic() - began + 0.05  # not earlier; how much later depends on the machine
-
-
-def test_a_slow_but_honest_body_passes() -> None:
-    pieces = [(0.05, bytes(200))] * 6 + [(0.0, b"")]
-    assert ask(limited(**SLOW | {"body_timeout_s": 30, "pause_s": 5}), pieces).status == 200
-
-
-def test_an_answer_before_the_end_of_the_body_closes_the_connection() -> None:
-    assert ask(limited(deaf), [(0.0, b"x")]).headers["connection"] == "close"
-    assert "connection" not in ask(limited(deaf)).headers
-
-
-def test_a_full_queue_is_told_before_the_upload_is_read() -> None:
-    def full() -> ServiceProblem:
-        return problem("queue_full", "full", headers={"Retry-After": "4"})
-
-    answer = ask(limited(refusal=full), [(0.0, b"x"), (0.0, b"")])
-    assert (answer.status, answer.read, answer.headers["retry-after"]) == (429, 0, "4")
-    assert ask(limited(refusal=full), method="GET").status == 200
-
-
-BIG = [(0.0, bytes(100 << 10)), (0.0, bytes(100 << 10)), (0.0, b"")]
-
-
-def _gated(hold: Callable[[], Any] = lambda: asyncio.sleep(0.02), **options: Any) -> tuple[ByteLimit, list[int]]:
-    """An app that counts how many bodies are beyond their first 64 KiB at once."""
-    now, most = 0, [0]
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal now
-        got, inside = 0, False
-        try:
-            while True:
-                message = await receive()
-                got += len(message["body"])
-                if not message["more_body"]:
-                    break
-                if got > 101 << 10 and not inside:
-                    inside = True
-                    now += 1
-                    most[0] = max(most[0], now)
-                    await hold()
-        finally:
-            now -= inside
-        await JSONResponse({"bytes": got})(scope, receive, send)
-
-    return limited(app, **({"max_bytes": 10**6, "uploads_at_once": 2} | options)), most
-
-
-def test_few_uploads_are_read_at_once_and_all_get_through() -> None:
-    async def run() -> None:
-        app, most = _gated()
-        answers = await asyncio.gather(*(call(app, list(BIG)) for _ in range(12)))
-        assert [answer.status for answer in answers] == [200] * 12
-        assert most[0] == 2
-
-    asyncio.run(run())
-
-
-def test_uploads_that_stall_at_once_keep_nobody_out() -> None:
-    async def run() -> None:
-        app, _ = _gated(body_timeout_s=20, pause_s=20)
-        stalled = [asyncio.create_task(call(app, [(0.0, bytes(1000))])) for _ in range(50)]
-        await asyncio.sleep(0.05)
-        answer = await asyncio.wait_for(call(app, list(BIG)), 10)
-        assert answer.status == 200
-        for task in stalled:
-            task.cancel()
-
-    asyncio.run(run())
-
-
-def test_uploads_that_stall_in_their_slot_lose_it() -> None:
-    async def run() -> None:
-        app, _ = _gated(pause_s=0.2)
-        stalled = [asyncio.create_task(call(app, [(0.0, bytes(100 << 10))])) for _ in range(2)]
-        await asyncio.sleep(0.05)
-        assert (await asyncio.wait_for(call(app, list(BIG)), 10)).status == 200
-        assert [(await task).code for task in stalled] == ["body_timeout"] * 2
-
-    asyncio.run(run())
-
-
-def test_waiting_for_a_slot_has_an_end() -> None:
-    async def run() -> None:
-        forever = asyncio.Event()
-        app, _ = _gated(forever.wait, uploads_at_once=1, body_timeout_s=0.2)
-        first = asyncio.create_task(call(app, list(BIG)))
-        await asyncio.sleep(0.05)
-        answer = await call(app, list(BIG))
-        assert (answer.status, answer.code) == (503, "deadline") and answer.headers["retry-after"]
-        first.cancel()
-        await asyncio.wait([first])
-        forever.set()
-        assert (await call(app, list(BIG))).status == 200  # the slot came back with the cancelled request
-
-    asyncio.run(run())
 
 
 async def _receipt(request: Request) -> JSONResponse:
