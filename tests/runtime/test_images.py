@@ -387,9 +387,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
 def test_real_write_limit(tmp_path: Path) -> None:
     """The kernel stops the write half-way (RLIMIT_FSIZE), as a full disk does."""
     code = f"""
-import resource, numpy as np
-from boothsam.runtime.images import save_image
-from boothsam.runtime.errors import OutputError
+import resource, numpy as np; from boothsam.runtime.images import save_image, OutputError
 picture = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

@@ -148,6 +148,9 @@ def test_removebg_paths_get_their_own_envelope() -> None:
     assert answer.status in (401, 403) and json.loads(answer.body)["errors"][0]["detail"]
 
 
+LIMIT = 1000
+
+
 async def _receipt(request: Request) -> JSONResponse:
     return JSONResponse({"bytes": len(await request.body())})
 
