@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve test lint test-slow wheel clean
+.PHONY: help demo serve test lint test-slow load clean
 
 help:
 	@echo "make demo   install the runtime into .venv and cut out the demo photo"
 	@echo "make serve  install the service into .venv and answer on http://127.0.0.1:8765 with the starter model"
 	@echo "make test   install everything for development, run the tests, and test the built wheel"
 	@echo "make lint   ruff and mypy"
+	@echo "make load   the service under load, against its targets (about 40 minutes)"
 	@echo "make test-slow   the full-size reference models too (about 15 minutes)"
 
 $(BIN)/python:
@@ -46,6 +47,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/wheel/check_types.py
+
+load: $(VENV)/.dev
+	$(BIN)/python benchmarks/load_service.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-output

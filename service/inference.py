@@ -61,7 +61,7 @@ class Inference:
         precision: str = "auto",
         threads: int | None = None,
         in_flight: int = 1,
-        cache_bytes: int = 256 << 20,
+        cache_bytes: int = 128 << 20,
         cache_ttl_s: float = 900,
     ) -> None:
         self.state: State = "loading"

@@ -212,7 +212,7 @@ class ByteLimit:
         max_bytes: int,
         body_timeout_s: float = 30.0,
         min_rate: int = 16384,
-        uploads_at_once: int = 8,
+        uploads_at_once: int = 4,
         refusal: Callable[[], ServiceProblem | None] = lambda: None,
         pause_s: float = _PAUSE_S,
     ) -> None:
@@ -332,7 +332,7 @@ def install(
     max_bytes: int,
     body_timeout_s: float = 30.0,
     min_rate: int = 16384,
-    uploads_at_once: int = 8,
+    uploads_at_once: int = 4,
     allowed_hosts: Iterable[str] = (),
     allowed_origins: Iterable[str] = (),
     token: str = "",

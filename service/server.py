@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import ipaddress
 import logging
 import math
@@ -34,6 +35,7 @@ def run(settings: Settings) -> None:
         BoothsamError: what kept the application from starting, such as ModelNotFound.
     """
     check_exposure(settings)
+    _share_memory_arenas()
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     application = _Application(create_app(settings))
@@ -44,6 +46,15 @@ def run(settings: Settings) -> None:
             if application.failure is None:
                 raise
             raise application.failure from None
+
+
+def _share_memory_arenas(arenas: int = 2) -> None:
+    """glibc gives every thread an arena of its own and keeps what is freed in each: with frames of 70 MB that adds up.
+
+    Where the C library is another one, nothing is done.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-8, arenas)  # M_ARENA_MAX of <malloc.h>
 
 
 def listen(host: str, port: int) -> socket.socket:

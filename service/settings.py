@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     decode_memory_bytes: Bytes = Field(1536 * _MIB, description="memory that decoding one photo may take")
     decode_recycle: Count = Field(500, description="photos after which the decoding worker is replaced")
 
-    cache_bytes: int = Field(256 * _MIB, ge=0, description="memory for embeddings and their logits")
+    cache_bytes: int = Field(128 * _MIB, ge=0, description="memory for embeddings and their logits")
     cache_ttl_s: Seconds = Field(900, description="how long an embedding is kept after its last use")
 
     captures_dir: Path | None = Field(
