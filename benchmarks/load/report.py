@@ -22,7 +22,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value. target: what issue 4 asks for, as an upper limit; None: measured for the record."""
+    """One measured value. target: what was set beforehand, as an upper limit; None: measured for the record."""
 
     name: str
     value: float
