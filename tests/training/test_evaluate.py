@@ -66,7 +66,7 @@ def test_names_are_unique(tmp_path: Path) -> None:
         read_listing(path)
 
 
-@pytest.mark.parametrize("path", sorted(DATA.glob("*.json")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [DATA / "proof.json", DATA / "tuning.json"], ids=lambda p: p.name)
 def test_committed_listings_hold_what_evaluation_needs(path: Path) -> None:
     for entry in read_listing(path):
         assert {"name", "group", "file", "sha256", "source", "polygons"} <= set(entry), entry["name"]

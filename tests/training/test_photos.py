@@ -111,7 +111,8 @@ def test_a_photo_and_its_things_become_a_sample_that_survives_the_disk(
     listing = tmp_path / "outlines.json"
     things = [{"name": "box", "polygons": [SQUARE, HOLE]}, {"name": "wedge", "polygons": [wedge], "whole": False}]
     listing.write_text(json.dumps({"photos": {sha256_of(photo): {"file": "a.png", "things": things}}}))
-    monkeypatch.setattr("boothsam.training.outlines.load_outlines", lambda: load_outlines(listing))
+    # In the function's own module, whatever other tests have done to sys.modules since it was imported.
+    monkeypatch.setitem(write_samples.__globals__, "load_outlines", lambda: load_outlines(listing))
     assert write_samples(list_photos(tmp_path), tmp_path / "pool", 320) == 1
     (written,) = (tmp_path / "pool").glob("*.npz")
     sample = Sample.load(written)
