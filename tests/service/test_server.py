@@ -46,7 +46,7 @@ async def refuse(request, error):
     return JSONResponse(error.body(""), error.status, error.headers)
 
 app = Starlette(
-    routes=[Route("/work/{seconds}", work), Route("/", state)],
+    routes=[Route("/busy/{seconds}", work), Route("/", state)],
     exception_handlers={ServiceProblem: refuse},
 )
 app.state.admission = Admission()
@@ -102,9 +102,9 @@ def ask(port: int, path: str) -> Client:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_work_end_and_refuses_the_queue(number: signal.Signals) -> None:
-    with small_service(drain_s=20) as (started, port), ask(port, "/work/4") as working:
+    with small_service(drain_s=20) as (started, port), ask(port, "/busy/4") as working:
         with_state(port, 1, 0)
-        with ask(port, "/work/0") as waiting, Client(port) as idle, Client(port, b"GET / HT") as half:
+        with ask(port, "/busy/0") as waiting, Client(port) as idle, Client(port, b"GET / HT") as half:
             with_state(port, 1, 1)
             started.send_signal(number)
             assert b"HTTP/1.1 503" in (refused := waiting.all()) and b"draining" in refused
@@ -117,7 +117,7 @@ def test_a_signal_lets_the_work_end_and_refuses_the_queue(number: signal.Signals
 
 
 def test_draining_has_an_end() -> None:
-    with small_service(drain_s=1) as (started, port), ask(port, "/work/600") as working:
+    with small_service(drain_s=1) as (started, port), ask(port, "/busy/600") as working:
         with_state(port, 1, 0)
         started.terminate()
         assert started.wait(30) == 0
@@ -125,7 +125,7 @@ def test_draining_has_an_end() -> None:
 
 
 def test_a_second_signal_ends_at_once() -> None:
-    with small_service(drain_s=600) as (started, port), ask(port, "/work/600"):
+    with small_service(drain_s=600) as (started, port), ask(port, "/busy/600"):
         with_state(port, 1, 0)
         started.terminate()
         time.sleep(0.3)
