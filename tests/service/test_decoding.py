@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -358,6 +360,20 @@ def test_closing_ends_the_process_and_what_it_was_doing(slow: bytes) -> None:
         assert await code(decoder, SMALL) == "draining"
 
     with_worker(test)
+
+
+def test_the_worker_ends_quietly_when_its_parent_ends_with_a_message_unread() -> None:
+    """A service stopped while its worker starts: the socket is then reset instead of closed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, subprocess.Popen(
+        [sys.executable, "-m", "boothsam.service.decode_child", str(theirs.fileno()), str(1 << 30)],
+        pass_fds=[theirs.fileno()],
+        stderr=subprocess.PIPE,
+    ) as worker:
+        assert select.select([ours], [], [], 60)[0], "the worker says when it is ready"
+        ours.close()
+        errors = worker.communicate(timeout=60)[1]
+    assert (worker.returncode, errors) == (0, b"")
 
 
 def test_the_worker_ignores_the_groups_signals_and_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
