@@ -128,6 +128,8 @@ def _onnxruntime() -> Finding:
             f"pip uninstall -y {' '.join(present)} && pip install 'boothsam[gpu]' (or 'boothsam[cpu]')",
         )
     if not present:
+        if installed("openvino"):
+            return Finding("onnxruntime", "absent", "not installed; OpenVINO runs the models")
         return Finding("onnxruntime", "broken", "not installed: no backend can run", "pip install 'boothsam[cpu]'")
     return Finding("onnxruntime", "ok", f"{present[0]} {installed(present[0])}")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from boothsam.runtime.backends.base import Array, DeviceTensor, TensorSpec, check_feeds
+from boothsam.runtime.backends.external import check_locations
 from boothsam.runtime.errors import BackendUnavailable, ModelError, TensorError
 
 try:
@@ -98,12 +98,7 @@ class OrtSession:
         options.log_severity_level = 3
         # Encoder and decoder have a pool each; threads that spin after a run take the cores from the other one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        strangers = external_locations(model) - ({external_data.name} if external_data else set())
-        if strangers:
-            names = ", ".join(map(repr, sorted(strangers)))
-            raise ModelError(
-                f"the graph keeps tensors in {names}, which the manifest does not list", hint="export the model again"
-            )
+        check_locations(model, external_data)
         if external_data is not None:
             folder = str(external_data.parent)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
@@ -166,23 +161,3 @@ class OrtSession:
 
 def _spec(node: Any) -> TensorSpec:
     return TensorSpec(_DTYPES[node.type], tuple(side if isinstance(side, int) else None for side in node.shape))
-
-
-# An entry of TensorProto.external_data: the key "location", then its value. A key whose length is spelled in more bytes
-# than needed, or that comes after its value, means the same to a parser and is written by no exporter.
-_LOCATION_KEY = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
-_LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f])", re.DOTALL)
-
-
-def external_locations(model: bytes) -> set[str]:
-    """The file names where a serialised ONNX graph keeps tensors outside itself, read without the onnx package.
-
-    ONNX Runtime 1.23, the newest for Python 3.10, follows such a name out of the model folder.
-
-    Raises:
-        ModelError: an entry that is not in the form every exporter writes.
-    """
-    found = {model[m.end() : m.end() + m[1][0]].decode("utf-8", "replace") for m in _LOCATION.finditer(model)}
-    if len(_LOCATION_KEY.findall(model)) != len(_LOCATION.findall(model)):
-        raise ModelError("the graph names external data in an unusual form", hint="export the model again")
-    return found
