@@ -8,6 +8,8 @@ the photo's (height, width), `input_hw` the size inside the frame after the long
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -19,6 +21,9 @@ Size = tuple[int, int]
 FloatArray = npt.NDArray[np.float32]
 Uint8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
+
+# Bytes of a photo from which two threads resize it faster than one: 1 million pixels.
+_HALVES_FROM = 3_000_000
 
 
 def input_size(original_hw: Size, image_size: int = 1024) -> Size:
@@ -59,7 +64,26 @@ def resize_longest_side(image: Uint8Array, image_size: int = 1024) -> Uint8Array
     height, width = input_size(original, image_size)
     if (height, width) == original:
         return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    photo = Image.fromarray(image)
+    in_halves = image.size >= _HALVES_FROM and width == image_size and width % 2 == 0 and width & (width - 1) == 0
+    if not in_halves or len(os.sched_getaffinity(0)) < 2:
+        return np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
+    # The left and the right half at once. Pillow's `box` says where the samples lie; what the filter reaches beyond it
+    # is taken from the photo. The scale is a side over a power of two and the middle a half, both exact in the float32
+    # of a box, so every byte is that of the whole picture. (Upper and lower halves are not: from the rows that a box
+    # needs, Pillow chooses which of its two passes comes first, and each pass rounds.)
+    half, middle = width // 2, original[1] / 2
+    resized = np.empty((height, width, 3), np.uint8)
+
+    def fill(columns: slice, left: float, right: float) -> None:
+        box = (left, 0.0, right, float(original[0]))
+        resized[:, columns] = photo.resize((half, height), Image.Resampling.BILINEAR, box=box)
+
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(fill, slice(half, width), middle, float(original[1]))
+        fill(slice(half), 0.0, middle)
+        second.result()
+    return resized
 
 
 def preprocess(image: Uint8Array, image_size: int = 1024) -> tuple[Uint8Array, npt.NDArray[np.int32]]:

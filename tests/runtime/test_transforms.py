@@ -52,6 +52,27 @@ def test_preprocess_is_pillows_bilinear_at_the_top_left(shape: tuple[int, int]) 
     assert not frame[height:].any() and not frame[:, width:].any()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 3000), st.floats(0.001, 1), st.sampled_from([64, 256, 1024]))
+def test_halves_on_two_threads_give_every_byte_of_the_whole(width: int, aspect: float, image_size: int) -> None:
+    image = np.random.default_rng(width).integers(0, 256, (max(1, round(width * aspect)), width, 3), np.uint8)
+    target = transforms.input_size(image.shape[:2], image_size)
+    whole = np.asarray(Image.fromarray(image).resize(target[::-1], Image.Resampling.BILINEAR))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transforms, "_HALVES_FROM", 0)
+        patch.setattr(transforms.os, "sched_getaffinity", lambda pid: {0, 1})
+        assert np.array_equal(transforms.resize_longest_side(image, image_size), whole)
+
+
+@pytest.mark.parametrize("shape", [(1512, 2016), (1501, 2001), (2016, 1512), (1200, 1200)])
+def test_a_photo_large_enough_for_two_threads(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (*shape, 3), np.uint8)
+    assert image.size > transforms._HALVES_FROM
+    target = transforms.input_size(shape)
+    whole = np.asarray(Image.fromarray(image).resize(target[::-1], Image.Resampling.BILINEAR))
+    assert np.array_equal(transforms.resize_longest_side(image), whole)
+
+
 def test_points_use_two_ratios_of_the_rounded_sizes() -> None:
     mapped = transforms.map_points([[2250, 1500], [0, 0]], (1500, 2250))
     assert mapped.tolist() == [[1024, 683], [0, 0]]  # one common scale would give 682.67
