@@ -31,9 +31,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import PIL
+from boothsam.runtime.colour import is_srgb, srgb_profile, to_rgb
 from boothsam.runtime.errors import ImageError, OptionError, OutputError
 from boothsam.runtime.png import encode_png
-from PIL import Image, ImageCms
+from PIL import Image
 
 Uint8Array = npt.NDArray[np.uint8]
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -87,8 +88,12 @@ def load_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_side: int = 
     with _open(data, name, max_pixels, max_side) as picture:
         kind, profile = str(picture.format), picture.info.get("icc_profile")
         try:
-            raw = _decode_jpeg(picture, data, name) if kind == "JPEG" else picture
-            pixels = np.asarray(_to_rgb(raw, profile, name))
+            stored = _decode_jpeg(picture, data, name) if kind == "JPEG" else None
+            if stored is not None and stored.shape[2] == 3 and is_srgb(profile):
+                pixels = stored  # what nearly every camera sends: through Pillow it would be copied three times
+            else:
+                raw = picture if stored is None else _as_picture(stored)
+                pixels = np.asarray(to_rgb(raw, profile, name))
         except ImageError:
             raise
         except _BROKEN as error:
@@ -216,8 +221,11 @@ def _simplejpeg() -> Any:
         return None
 
 
-def _decode_jpeg(picture: Image.Image, data: bytes, name: str) -> Image.Image:
-    """The stored pixels (L, RGB or CMYK with 255 = full ink), neither rotated nor colour-managed."""
+def _decode_jpeg(picture: Image.Image, data: bytes, name: str) -> Uint8Array | None:
+    """The stored pixels (h, w, 1 or 3 or 4; CMYK with 255 = full ink), neither rotated nor colour-managed.
+
+    None: Pillow may decode it.
+    """
     turbo = _simplejpeg()
     if turbo is None:
         if int(PIL.__version__.split(".")[0]) < 13:
@@ -225,50 +233,16 @@ def _decode_jpeg(picture: Image.Image, data: bytes, name: str) -> Image.Image:
                 f"{name} is a JPEG; Pillow {PIL.__version__} has a known hole in its decoder and simplejpeg is missing",
                 hint="pip install simplejpeg",
             )
-        return picture
+        return None
     space = {"L": "GRAY", "CMYK": "CMYK"}.get(picture.mode, "RGB")
-    pixels = turbo.decode_jpeg(data, space, fastdct=False, fastupsample=False, strict=True)
-    if space == "CMYK":
-        pixels = 255 - pixels  # Adobe stores ink inverted and every writer followed; Pillow assumes the same
-    return Image.fromarray(pixels[..., 0] if space == "GRAY" else pixels, mode=None if space != "CMYK" else "CMYK")
+    pixels = np.asarray(turbo.decode_jpeg(data, space, fastdct=False, fastupsample=False, strict=True))
+    # Adobe stores ink inverted and every writer followed; Pillow assumes the same.
+    return 255 - pixels if space == "CMYK" else pixels
 
 
-def _to_rgb(picture: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        layered = picture.convert("RGBA")
-        colour = _to_srgb(layered.convert("RGB"), profile, name)
-        white = Image.new("RGB", colour.size, (255, 255, 255))
-        white.paste(colour, mask=layered.getchannel("A"))
-        return white
-    if picture.mode not in ("L", "RGB", "CMYK"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    return _to_srgb(picture, profile, name).convert("RGB")
-
-
-def _to_srgb(picture: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """Convert L, RGB or CMYK pixels from their ICC profile to sRGB; unchanged without one."""
-    if not profile:
-        return picture
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if (source.profile.profile_description or "").startswith("sRGB"):
-            return picture
-        if source.profile.xcolor_space.strip() == "RGB" and picture.mode == "L":
-            picture = picture.convert("RGB")
-        converted = ImageCms.profileToProfile(
-            picture,
-            source,
-            ImageCms.createProfile("sRGB"),
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        _log.warning("%s: unusable ICC profile ignored, colours taken as sRGB (%s)", name, error)
-        return picture
-    return picture if converted is None else converted
+def _as_picture(stored: Uint8Array) -> Image.Image:
+    channels = stored.shape[2]
+    return Image.fromarray(stored[..., 0] if channels == 1 else stored, mode="CMYK" if channels == 4 else None)
 
 
 def encode_image(array: npt.NDArray[Any], format: str, *, quality: int = 92, level: int | None = None) -> bytes:
@@ -305,10 +279,10 @@ def encode_image(array: npt.NDArray[Any], format: str, *, quality: int = 92, lev
     if kind == "png":
         return encode_png(array, level)
     if kind == "webp":
-        return _with_pillow(array, "WEBP", quality=quality, method=0, icc_profile=_srgb_profile())
+        return _with_pillow(array, "WEBP", quality=quality, method=0, icc_profile=srgb_profile())
     turbo = _simplejpeg()
     if turbo is None:
-        return _with_pillow(array, "JPEG", quality=quality, subsampling=0, icc_profile=_srgb_profile())
+        return _with_pillow(array, "JPEG", quality=quality, subsampling=0, icc_profile=srgb_profile())
     data = bytes(
         turbo.encode_jpeg(
             array[..., None] if channels == 1 else array,
@@ -320,7 +294,7 @@ def encode_image(array: npt.NDArray[Any], format: str, *, quality: int = 92, lev
     )
     if channels == 1:
         return data
-    body = b"ICC_PROFILE\0\x01\x01" + _srgb_profile()
+    body = b"ICC_PROFILE\0\x01\x01" + srgb_profile()
     start = 4 + int.from_bytes(data[4:6], "big")  # behind the JFIF segment
     return data[:start] + b"\xff\xe2" + struct.pack(">H", len(body) + 2) + body + data[start:]
 
@@ -329,15 +303,6 @@ def _with_pillow(array: Uint8Array, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-@lru_cache(maxsize=1)
-def _srgb_profile() -> bytes:
-    """A small sRGB profile; its creation date is set to a fixed one so that equal pictures give equal files."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    data[24:36] = struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
-    data[84:100] = bytes(16)
-    return bytes(data)
 
 
 def save_image(
