@@ -77,7 +77,7 @@ def resize_longest_side(image: Uint8Array, image_size: int = 1024) -> Uint8Array
 
     def fill(columns: slice, left: float, right: float) -> None:
         box = (left, 0.0, right, float(original[0]))
-        resized[:, columns] = photo.resize((half, height), Image.Resampling.BILINEAR, box=box)
+        resized[:, columns] = np.asarray(photo.resize((half, height), Image.Resampling.BILINEAR, box=box))
 
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(fill, slice(half, width), middle, float(original[1]))
@@ -187,6 +187,25 @@ def _window(start: int, stop: int, out: int, source: int) -> tuple[slice, slice,
     )
 
 
+def _frame_window(low_res: npt.NDArray[np.floating], rows: slice, columns: slice, image_size: int) -> FloatArray:
+    """Rows and columns of the logits enlarged to the frame.
+
+    Where a logit is a whole number of frame pixels wide, the sampling phases are the same in any part of the logits:
+    those around the window, one more on each side, are enlarged exactly as they would be among all.
+    """
+    logits = np.asarray(low_res, np.float32)
+    down, across = image_size // logits.shape[0], image_size // logits.shape[1]
+    top = left = 0
+    size = image_size, image_size
+    if image_size % logits.shape[0] == 0 == image_size % logits.shape[1]:
+        top, bottom = max(0, rows.start // down - 1), min(logits.shape[0], -(-rows.stop // down) + 1)
+        left, right = max(0, columns.start // across - 1), min(logits.shape[1], -(-columns.stop // across) + 1)
+        logits, size = logits[top:bottom, left:right], ((right - left) * across, (bottom - top) * down)
+    frame = cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR)
+    y, x = top * down, left * across
+    return np.asarray(frame[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x], np.float32)
+
+
 def upscale_logits_window(
     low_res: npt.NDArray[np.floating], original_hw: Size, window_xyxy: tuple[int, int, int, int], image_size: int = 1024
 ) -> FloatArray:
@@ -201,12 +220,12 @@ def upscale_logits_window(
             f"window {window_xyxy} (x0, y0, x1, y1) is empty or leaves the photo of {original_hw} (height, width)"
         )
     height, width = input_size(original_hw, image_size)
-    frame = cv2.resize(np.asarray(low_res, np.float32), (image_size, image_size), interpolation=cv2.INTER_LINEAR)
     source_y, out_y, want_y = _window(y0, y1, original_hw[0], height)
     source_x, out_x, want_x = _window(x0, x1, original_hw[1], width)
-    part = cv2.resize(
-        frame[source_y, source_x], (out_x.stop - out_x.start, out_y.stop - out_y.start), interpolation=cv2.INTER_LINEAR
-    )
+    part = _frame_window(low_res, source_y, source_x, image_size)
+    size = out_y.stop - out_y.start, out_x.stop - out_x.start
+    if part.shape != size:
+        part = np.asarray(cv2.resize(part, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     return np.asarray(part[want_y, want_x], np.float32)
 
 

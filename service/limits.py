@@ -120,7 +120,7 @@ class OriginGuard:
             origins = headers.getlist("origin")
             foreign = any(not self._ours(origin.lower(), headers.get("host", "").lower()) for origin in origins)
             site = headers.get("sec-fetch-site", "").lower()  # sent with images and links too, which have no Origin
-            if foreign or (not origins and site not in ("", "same-origin", "none")):
+            if foreign or (not origins and site not in ("", "same-origin", "none") and not _is_visit(scope, headers)):
                 refusal = problem(
                     "bad_origin",
                     f"a page of {origins[0][:80] if origins else 'another site'} sent this request",
@@ -138,6 +138,12 @@ class OriginGuard:
         except ValueError:
             return False
         return parts.scheme in ("http", "https") and bool(host) and origin == f"{parts.scheme}://{host}"
+
+
+def _is_visit(scope: Scope, headers: Headers) -> bool:
+    """Whether somebody followed a link to a page of ours: it replaces the foreign page, which sees nothing of it."""
+    mode, target = headers.get("sec-fetch-mode", "").lower(), headers.get("sec-fetch-dest", "").lower()
+    return scope["method"] in ("GET", "HEAD") and (mode, target) == ("navigate", "document")
 
 
 class TokenGuard:
@@ -363,7 +369,7 @@ def install(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Api-Key", "X-Request-ID"],
             expose_headers=["*"],
         )

@@ -88,12 +88,20 @@ def test_our_pages_and_allowed_ones_pass(headers: list[tuple[str, str]]) -> None
         [("origin", "http://localhost:8765"), ("origin", "https://evil.example")],
         [("sec-fetch-site", "cross-site")],
         [("sec-fetch-site", "same-site")],
+        [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")],
+        [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
         [("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")],
     ],
 )
 def test_a_foreign_page_is_refused(headers: list[tuple[str, str]]) -> None:
     answer = ask(OriginGuard(echo, ["https://shop.example"]), headers=[OURS, *headers])
     assert (answer.status, answer.code) == (403, "bad_origin")
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("HEAD", 200), ("POST", 403)])
+def test_a_link_from_another_site_opens_the_page_and_a_form_there_sends_nothing(method: str, status: int) -> None:
+    visit = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]
+    assert ask(OriginGuard(echo), method=method, headers=[OURS, *visit]).status == status
 
 
 @pytest.mark.parametrize(
