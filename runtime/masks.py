@@ -63,14 +63,17 @@ def window_to_rle(window: BoolArray, origin_xy: tuple[int, int], size_hw: tuple[
     rows, columns = window.shape
     if x0 < 0 or y0 < 0 or x0 + columns > width or y0 + rows > height:
         raise OptionError(f"a window of {columns}x{rows} pixels at {x0},{y0} leaves the mask of {width}x{height}")
-    framed = np.zeros((columns, rows + 2), np.bool_)  # a zero before and after each column ends every run in it
-    framed[:, 1:-1] = window.T
-    edges = np.flatnonzero(framed[:, 1:] != framed[:, :-1])
-    edges = (x0 + edges // (rows + 1)) * height + y0 + edges % (rows + 1)
+    # A zero before and after each column ends every run in it. OpenCV transposes several times as fast as NumPy copies.
+    framed = np.zeros((columns, rows + 2), np.uint8)
+    if window.size:
+        framed[:, 1:-1] = cv2.transpose(np.asarray(window, np.bool_).view(np.uint8))
+    flat = framed.reshape(-1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    edges = (x0 + edges // (rows + 2)) * height + y0 + edges % (rows + 2)
     # A run that goes on at the top of the next column ends and starts at the same place.
     joined = np.flatnonzero(edges[1:] == edges[:-1])
     edges = np.delete(edges, np.concatenate([joined, joined + 1]))
-    counts = np.diff(np.concatenate([[0], edges, [height * width]])).tolist()
+    counts = np.diff(edges, prepend=0, append=height * width).tolist()
     return {"size": [height, width], "counts": counts[:-1] if counts[-1] == 0 else counts}
 
 

@@ -14,12 +14,27 @@ import boothsam
 from boothsam.runtime.errors import BoothsamError
 from boothsam.service import limits
 from boothsam.service.admission import Admission
+from boothsam.service.annotations.running import annotating
 from boothsam.service.captures.running import running
 from boothsam.service.decoding import DecodeWorker
 from boothsam.service.inference import Inference
 from boothsam.service.metrics import Metrics
+from boothsam.service.plates import PlateStore
 from boothsam.service.problems import ServiceProblem, from_error, problem, render
-from boothsam.service.routes import captures, crop, embeddings, health, removebg
+from boothsam.service.routes import annotations as annotation_routes
+from boothsam.service.routes import (
+    captures,
+    codes,
+    crop,
+    cutout,
+    embeddings,
+    health,
+    kiosk,
+    plate,
+    presets,
+    removebg,
+    static,
+)
 from boothsam.service.schemas import Problem
 from boothsam.service.settings import Settings
 from fastapi import FastAPI
@@ -48,10 +63,15 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
-    for module in (crop, embeddings, removebg, health):
+    for module in (crop, presets, embeddings, cutout, codes, kiosk, plate, removebg, health):
         app.include_router(module.router)
+    app.state.static_files = static.listed()
+    if settings.kiosk:
+        app.include_router(static.router)
     if settings.captures_dir is not None:
         app.include_router(captures.router)
+    if settings.annotate_dir is not None:
+        app.include_router(annotation_routes.router)
     for kind in (ServiceProblem, BoothsamError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, _refuse)
     limits.install(
@@ -62,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
         allowed_hosts=(*settings.allowed_hosts, *own_names(settings.host)),
         allowed_origins=settings.allowed_origins,
         token=settings.token,
-        open_paths=health.OPEN_PATHS,
+        open_paths=(*health.OPEN_PATHS, *static.open_paths(app.state.static_files)),
     )
     app.add_middleware(_Measured, metrics=app.state.metrics)  # outermost: refusals count as well
     _describe(app)
@@ -90,6 +110,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             in_flight=settings.in_flight,
             cache_bytes=settings.cache_bytes,
             cache_ttl_s=settings.cache_ttl_s,
+            photo_cache_bytes=settings.photo_cache_bytes,
         )
         stack.push_async_callback(asyncio.to_thread, inference.close)
         decoder = DecodeWorker(
@@ -104,6 +125,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(inference.load)
         app.state.inference, app.state.decoder = inference, decoder
         app.state.admission = Admission(settings.in_flight, settings.queue, settings.queue_deadline_s)
+        app.state.annotations = None
+        if settings.annotate_dir is not None:
+            app.state.annotations = await stack.enter_async_context(annotating(settings))
+        app.state.plates = await asyncio.to_thread(PlateStore, settings.state_dir)
         app.state.captures = None
         if settings.captures_dir is not None:
             app.state.captures = await stack.enter_async_context(
@@ -137,6 +162,7 @@ def _gauges(app: FastAPI) -> None:
     metrics.gauge("in_flight", "Photos that are worked on", lambda: admission.in_flight)
     metrics.gauge("ready", "1 when photos are taken", lambda: inference.state == "ready" and not admission.draining)
     metrics.gauge("cache_bytes", "Memory held by cached embeddings", lambda: inference.cache.nbytes)
+    metrics.gauge("photo_cache_bytes", "Memory held by decoded photos", lambda: inference.cache.pixel_nbytes)
     metrics.gauge("cache_entries", "Cached embeddings", lambda: len(inference.cache))
     metrics.gauge("cache_hits", "Embeddings found in the cache since the start", lambda: inference.cache.hits)
     metrics.gauge("cache_misses", "Embeddings not found since the start", lambda: inference.cache.misses)

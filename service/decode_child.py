@@ -8,6 +8,7 @@ limit by killing it; it limits its own address space and processor time.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import mmap
 import os
@@ -23,10 +24,12 @@ import numpy.typing as npt
 from boothsam.runtime.errors import ImageError
 from boothsam.runtime.images import encode_image, load_image
 
-# upload bytes, frame bytes, max_pixels, max_side, seconds of processor time
-REQUEST = struct.Struct("<QQQQd")
-# kind, height, width; a message in UTF-8 follows. TAKEN comes before the work: a worker that is gone before it has not
-# died of the photo.
+# upload bytes, frame bytes, max_pixels, max_side, seconds of processor time, what is wanted: the frame, or the barcodes
+# on it
+REQUEST = struct.Struct("<QQQQdB")
+FRAME, CODES = range(2)
+# kind, height, width; a message in UTF-8 follows, or, of barcodes, how many bytes of JSON the frame file holds.
+# TAKEN comes before the work: a worker that is gone before it has not died of the photo.
 REPLY = struct.Struct("<BII")
 READY, TAKEN, DONE, BROKEN, OUT_OF_MEMORY = range(5)
 MESSAGE_BYTES = 4096
@@ -122,6 +125,7 @@ def _answer(
     max_pixels: int,
     max_side: int,
     seconds: float,
+    wanted: int,
 ) -> bytes:
     _limit_processor(seconds)
     upload, frame = descriptors
@@ -135,8 +139,21 @@ def _answer(
     if pixels.nbytes != frame_bytes:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         return REPLY.pack(BROKEN, 0, 0) + f"the image decodes to {size}, its header says otherwise".encode()
+    if wanted == CODES:
+        return _read_codes(frames, frame, pixels)
     np.copyto(target, pixels.reshape(-1))
     return REPLY.pack(DONE, *pixels.shape[:2])
+
+
+def _read_codes(frames: _Frames, frame: int, pixels: npt.NDArray[np.uint8]) -> bytes:
+    from boothsam.service.codes import read_codes
+
+    try:
+        found = json.dumps([code.to_dict() for code in read_codes(pixels)]).encode()
+        np.copyto(frames.of(frame, len(found)), np.frombuffer(found, np.uint8))
+    except MemoryError:
+        return REPLY.pack(OUT_OF_MEMORY, 0, 0)
+    return REPLY.pack(DONE, *pixels.shape[:2]) + str(len(found)).encode()
 
 
 if __name__ == "__main__":

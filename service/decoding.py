@@ -15,20 +15,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import logging
 import mmap
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from boothsam.runtime.errors import BackendUnavailable
 from boothsam.service.decode_child import (
     BROKEN,
+    CODES,
     DONE,
+    FRAME,
     KEEP_FRAME,
     MESSAGE_BYTES,
     OUT_OF_MEMORY,
@@ -41,6 +46,7 @@ from boothsam.service.image_header import Header, check_size, read_header
 from boothsam.service.problems import ServiceProblem, problem
 
 Uint8Array = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 # Importing NumPy, OpenCV and Pillow takes a third of a second on a PC and several on a board with a slow card.
@@ -50,6 +56,8 @@ _PROCESSOR_FACTOR = 4
 _BLOCK_STEP = 4 << 20
 # The largest upload file that stays allocated between photos.
 _KEEP_UPLOAD = 12 << 20
+# Far beyond what the barcodes of one photo can hold.
+_MOST_JSON = 4 << 20
 
 
 class _SharedBlock:
@@ -71,6 +79,9 @@ class _SharedBlock:
         os.close(self.descriptor)
         with contextlib.suppress(BufferError):
             self.mapping.close()
+
+
+Take = Callable[[_SharedBlock, bytes], T]  # what comes of the frame file and the worker's reply
 
 
 @dataclass
@@ -124,7 +135,7 @@ class DecodeWorker:
         self._upload: _SharedBlock | None = None
         self._frame: _SharedBlock | None = None
         self._lock = asyncio.Lock()
-        self._jobs: set[asyncio.Task[Uint8Array]] = set()
+        self._jobs: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     @property
@@ -174,9 +185,20 @@ class DecodeWorker:
             ServiceProblem: unsupported_media, too_many_pixels (the header says so, or memory ran out), broken_image,
                 decode_timeout; not_ready when no worker can be started.
         """
+        return await self._shielded(data, FRAME, _copy)
+
+    async def read_codes(self, data: bytes | bytearray | memoryview) -> list[dict[str, Any]]:
+        """Decode one upload and read the barcodes on it: `codes.Code` as JSON; needs zxing-cpp.
+
+        Raises:
+            ServiceProblem: as `decode`, whose limits hold for both together.
+        """
+        return await self._shielded(data, CODES, _listed)
+
+    async def _shielded(self, data: bytes | bytearray | memoryview, wanted: int, take: Take[T]) -> T:
         header = read_header(data)
         check_size(header, self.max_pixels, self.max_side)
-        job = asyncio.get_running_loop().create_task(self._decode(data, header))
+        job = asyncio.get_running_loop().create_task(self._decode(data, header, wanted, take))
         self._jobs.add(job)
         job.add_done_callback(self._forget)
         try:
@@ -185,12 +207,12 @@ class DecodeWorker:
             # The job's exception holds this call, and with it the upload; a cycle would keep both until a collection.
             del job
 
-    def _forget(self, job: asyncio.Task[Uint8Array]) -> None:
+    def _forget(self, job: asyncio.Task[Any]) -> None:
         self._jobs.discard(job)
         if not job.cancelled():
             job.exception()  # looked at, so that a photo nobody waits for any more leaves no warning
 
-    async def _decode(self, data: bytes | bytearray | memoryview, header: Header) -> Uint8Array:
+    async def _decode(self, data: bytes | bytearray | memoryview, header: Header, wanted: int, take: Take[T]) -> T:
         async with self._lock:
             size = header.height * header.width * 3
             self._upload = upload = _at_least(self._upload, "boothsam-upload", len(data))
@@ -198,16 +220,16 @@ class DecodeWorker:
             try:
                 upload.mapping[: len(data)] = data
                 limits = self.max_pixels, self.max_side, self.timeout_s * _PROCESSOR_FACTOR
-                request = REQUEST.pack(len(data), size, *limits)
-                height, width = await self._ask(request, [upload.descriptor, frame.descriptor], header)
-                return await asyncio.to_thread(_copy, frame, height, width)
+                request = REQUEST.pack(len(data), size, *limits, wanted)
+                reply = await self._ask(request, [upload.descriptor, frame.descriptor], header)
+                return await asyncio.to_thread(take, frame, reply)
             finally:
                 self._upload, self._frame = _keep(upload, _KEEP_UPLOAD), _keep(frame, KEEP_FRAME)
                 if self._closed:
                     self._free()
 
-    async def _ask(self, request: bytes, descriptors: list[int], header: Header) -> tuple[int, int]:
-        """Height and width of the frame. A worker that dies or hangs before it took the photo is replaced once."""
+    async def _ask(self, request: bytes, descriptors: list[int], header: Header) -> bytes:
+        """The worker's reply to a photo that is done. One that dies or hangs before it took the photo is replaced once."""
         for _ in range(2):
             child = await self._warm()
             with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
@@ -224,7 +246,7 @@ class DecodeWorker:
             return await asyncio.wait_for(loop.sock_recv(child.channel, MESSAGE_BYTES), self.timeout_s)
         return b""
 
-    async def _result(self, child: _Child, header: Header) -> tuple[int, int]:
+    async def _result(self, child: _Child, header: Header) -> bytes:
         size = f"{header.width}x{header.height}"
         try:
             reply = await self._reply(child)
@@ -242,7 +264,7 @@ class DecodeWorker:
         child.served += 1
         kind, height, width = REPLY.unpack_from(reply)
         if kind == DONE and sorted((height, width)) == sorted((header.height, header.width)):
-            return height, width
+            return reply
         if kind == BROKEN:
             detail = reply[REPLY.size :].decode(errors="replace")
             raise problem("broken_image", detail, "take or copy the photo again")
@@ -253,7 +275,7 @@ class DecodeWorker:
                 "send a smaller photo, or raise decode_memory_bytes",
             )
         self._replace(child)
-        raise problem("broken_image", "the decoder gave an answer that makes no sense", "take the photo again")
+        raise _senseless()
 
     async def _warm(self) -> _Child:
         """A worker that has started and lives."""
@@ -322,6 +344,10 @@ class DecodeWorker:
         return _Child(process, ours)
 
 
+def _senseless() -> ServiceProblem:
+    return problem("broken_image", "the decoder gave an answer that makes no sense", "take the photo again")
+
+
 def _not_starting() -> ServiceProblem:
     return problem("not_ready", "the decoding worker does not start; the log says why", "boothsam doctor")
 
@@ -341,6 +367,15 @@ def _keep(block: _SharedBlock, most: int) -> _SharedBlock | None:
     return None
 
 
-def _copy(block: _SharedBlock, height: int, width: int) -> Uint8Array:
+def _copy(block: _SharedBlock, reply: bytes) -> Uint8Array:
+    _, height, width = REPLY.unpack_from(reply)
     shared = np.frombuffer(block.mapping, np.uint8, height * width * 3)
     return shared.reshape(height, width, 3).copy()
+
+
+def _listed(block: _SharedBlock, reply: bytes) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(block.mapping[: min(int(reply[REPLY.size :]), _MOST_JSON)])
+    except (ValueError, RecursionError):
+        raise _senseless() from None
+    return list(found)

@@ -1,4 +1,5 @@
-"""Embeddings that outlive their request: an LRU bounded in bytes and time, with each one's earlier logits.
+"""Embeddings that outlive their request: an LRU bounded in bytes and time, with each one's earlier logits and, where a
+client asked for it, its photo.
 
 An embedding's id is a content hash of upload, model and precision, so it can be looked up before anything is decoded,
 and the same photo never costs two encodes. What is dropped is not closed: a decode that still runs on it ends well, and
@@ -11,28 +12,52 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 from boothsam.runtime.model import ImageEmbedding
-from boothsam.runtime.transforms import FloatArray
+from boothsam.runtime.transforms import FloatArray, Uint8Array
+from boothsam.service.detections import Box
+from boothsam.service.prompts import Answer
 
 KEPT_LOGITS = 24  # masks per photo that can be refined: eight answers of three
 
 
+@dataclass(frozen=True)
+class EarlierMask:
+    """One mask of an earlier answer.
+
+    logits: (1, 256, 256) float32. iou_prediction: the model's own estimate. asked: the prompt, for JSON, in the words
+    of `prompts.Answer.facts`.
+    """
+
+    logits: FloatArray
+    iou_prediction: float
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    def answer(self, limits: Box | None = None) -> Answer:
+        """The same as the model's answer now. limits: a box in photo pixels instead of the one it was asked with."""
+        asked = self.asked.get("box_xyxy")
+        box = limits if limits is not None else None if asked is None else (asked[0], asked[1], asked[2], asked[3])
+        return Answer(self.logits, np.array([self.iou_prediction], np.float32), 0, box, dict(self.asked))
+
+
 @dataclass
 class Entry:
-    """One photo's embedding. logits: id -> (1, 256, 256) float32 of an earlier answer, oldest first."""
+    """One photo's embedding. masks: by logits id, oldest first. photo: the upload, where it is kept."""
 
     embedding: ImageEmbedding
     used: float
-    logits: OrderedDict[str, FloatArray] = field(default_factory=OrderedDict)
+    masks: OrderedDict[str, EarlierMask] = field(default_factory=OrderedDict)
+    photo: bytes | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes on device and host."""
-        return self.embedding.nbytes + sum(array.nbytes for array in self.logits.values())
+        return self.embedding.nbytes + sum(mask.logits.nbytes for mask in self.masks.values()) + len(self.photo or b"")
 
 
 def embedding_id(photo_sha256: str, model_key: str, precision: str) -> str:
@@ -48,15 +73,19 @@ def logits_id(logits: FloatArray) -> str:
 class EmbeddingCache:
     """Least recently used first out; safe to use from any thread.
 
-    max_bytes: 0 keeps nothing. ttl_s: seconds after its last use that an embedding is kept. clock: seconds, monotonic.
+    max_bytes: 0 keeps nothing. ttl_s: seconds after its last use that an embedding is kept. pixel_bytes: decoded pixels
+    of kept photos, beside max_bytes. clock: seconds, monotonic.
     """
 
-    def __init__(self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.max_bytes, self.ttl_s = max_bytes, ttl_s
+    def __init__(
+        self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic, *, pixel_bytes: int = 0
+    ) -> None:
+        self.max_bytes, self.ttl_s, self.pixel_bytes = max_bytes, ttl_s, pixel_bytes
         self.hits = self.misses = 0
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._pixels: OrderedDict[str, Uint8Array] = OrderedDict()
         self._making: dict[str, Future[ImageEmbedding]] = {}
 
     def __len__(self) -> int:
@@ -64,9 +93,22 @@ class EmbeddingCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes held, without the pixels."""
         with self._lock:
+            self._expire()
             return self._held()
+
+    @property
+    def pixel_nbytes(self) -> int:
+        """Bytes of decoded pixels held."""
+        with self._lock:
+            self._expire()
+            return self._held_pixels()
+
+    def expire(self) -> None:
+        """Drop what nobody used for `ttl_s`, for callers that come by regularly: no timer does it."""
+        with self._lock:
+            self._expire()
 
     def get(self, key: str) -> ImageEmbedding | None:
         """The embedding, now the most recently used; None when there is none, or none any more."""
@@ -106,46 +148,98 @@ class EmbeddingCache:
         own.set_result(embedding)
         return embedding, False
 
-    def remember(self, key: str, logits: FloatArray) -> str | None:
-        """Keep one mask's (1, 256, 256) logits for a later `mask_input`; its id, None when the photo is gone."""
+    def remember(self, key: str, mask: EarlierMask) -> str | None:
+        """Keep one mask for a later question; its id, None when the photo is gone."""
         with self._lock:
             entry = self._find(key)
             if entry is None:
                 return None
-            name = logits_id(logits)
-            entry.logits[name] = logits
-            entry.logits.move_to_end(name)
-            while len(entry.logits) > KEPT_LOGITS:
-                entry.logits.popitem(last=False)
+            name = logits_id(mask.logits)
+            entry.masks[name] = mask
+            entry.masks.move_to_end(name)
+            while len(entry.masks) > KEPT_LOGITS:
+                entry.masks.popitem(last=False)
             self._shrink()
             return name if key in self._entries else None
 
-    def recall(self, key: str, name: str) -> FloatArray | None:
-        """Logits of an earlier answer, None when they are gone or were never there."""
+    def recall(self, key: str, name: str) -> EarlierMask | None:
+        """A mask of an earlier answer, None when it is gone or was never there."""
         with self._lock:
             entry = self._find(key)
-            return None if entry is None else entry.logits.get(name)
+            return None if entry is None else entry.masks.get(name)
+
+    def keep_photo(self, key: str, photo: bytes) -> bool:
+        """Keep the upload beside its embedding; False when that is gone, or when the two exceed the cache together."""
+        with self._lock:
+            entry = self._find(key)
+            if entry is None:
+                return False
+            if entry.photo is None:
+                if entry.nbytes + len(photo) > self.max_bytes:
+                    return False  # the embedding alone is worth more than neither
+                entry.photo = photo
+                self._shrink()
+            return True
+
+    def photo(self, key: str) -> bytes | None:
+        """The kept upload, None when there is none."""
+        with self._lock:
+            entry = self._find(key)
+            return None if entry is None else entry.photo
+
+    def keep_pixels(self, key: str, image: Uint8Array) -> None:
+        """Keep a kept photo's (H, W, 3) pixels as well, while `pixel_bytes` lasts; read-only from now on."""
+        with self._lock:
+            entry = self._find(key)
+            if entry is None or entry.photo is None or image.nbytes > self.pixel_bytes:
+                return
+            image.flags.writeable = False  # several cut-outs read it at once
+            self._pixels[key] = image
+            self._pixels.move_to_end(key)
+            held = self._held_pixels()
+            while held > self.pixel_bytes:
+                held -= self._pixels.popitem(last=False)[1].nbytes
+
+    def pixels(self, key: str) -> Uint8Array | None:
+        """(H, W, 3) uint8 of a kept photo, None when it has to be decoded."""
+        with self._lock:
+            if self._find(key) is None or key not in self._pixels:
+                return None
+            self._pixels.move_to_end(key)
+            return self._pixels[key]
 
     def clear(self) -> None:
         """Drop everything."""
         with self._lock:
             self._entries.clear()
+            self._pixels.clear()
 
     def _find(self, key: str) -> Entry | None:
+        self._expire()
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.used = self._clock()
+            self._entries.move_to_end(key)
+        return entry
+
+    def _expire(self) -> None:
         now = self._clock()
         # Oldest first: the first one that is young enough ends the search.
         while self._entries and now - next(iter(self._entries.values())).used > self.ttl_s:
-            self._entries.popitem(last=False)
-        entry = self._entries.get(key)
-        if entry is not None:
-            entry.used = now
-            self._entries.move_to_end(key)
-        return entry
+            self._drop_oldest()
 
     def _held(self) -> int:
         return sum(entry.nbytes for entry in self._entries.values())
 
+    def _held_pixels(self) -> int:
+        return sum(image.nbytes for image in self._pixels.values())
+
     def _shrink(self) -> None:
         held = self._held()
         while self._entries and held > self.max_bytes:
-            held -= self._entries.popitem(last=False)[1].nbytes
+            held -= self._drop_oldest()
+
+    def _drop_oldest(self) -> int:
+        key, entry = self._entries.popitem(last=False)
+        self._pixels.pop(key, None)
+        return entry.nbytes

@@ -40,10 +40,12 @@ for _digit in b"0123456789abcdefABCDEF":
 
 @dataclass(frozen=True)
 class Form:
-    """fields: (name, text) in the order sent; files: name -> content, the last of each name."""
+    """fields: (name, text) in the order sent; files: name -> content, the last of each name; series: all contents of
+    the names that may be sent more than once."""
 
     fields: tuple[tuple[str, str], ...] = ()
     files: dict[str, bytes] = field(default_factory=dict)
+    series: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
 
     def all(self, name: str) -> list[str]:
         """Every value of a field."""
@@ -84,10 +86,17 @@ class _InMemory(MultiPartParser):
     spool_max_size = sys.maxsize
 
 
-async def read_form(request: Request, kinds: Sequence[str] = (_MULTIPART,), long: Collection[str] = ()) -> Form:
+async def read_form(
+    request: Request,
+    kinds: Sequence[str] = (_MULTIPART,),
+    long: Collection[str] = (),
+    series: Collection[str] = (),
+    most: int = MAX_FILES,
+) -> Form:
     """Read the body as a form.
 
-    kinds: accepted content types. long: text fields that may exceed MAX_TEXT.
+    kinds: accepted content types. long: text fields that may exceed MAX_TEXT. series: files that may be sent more than
+    once. most: files in all.
 
     Raises:
         ServiceProblem: `unsupported_media` for another content type or charset, `bad_request` for a malformed body,
@@ -106,7 +115,7 @@ async def read_form(request: Request, kinds: Sequence[str] = (_MULTIPART,), long
     if charset not in _CHARSETS:
         raise problem("unsupported_media", f"the charset is {charset[:40]!r}; expected utf-8", "leave the charset out")
     if kind == _MULTIPART:
-        form = await _multipart(request, sys.maxsize if long else MAX_TEXT)
+        form = await _multipart(request, sys.maxsize if long else MAX_TEXT, series, most)
     else:
         form = await asyncio.to_thread(_from_json if kind == _JSON else _from_urlencoded, await request.body())
     for name, text in form.fields:
@@ -115,24 +124,16 @@ async def read_form(request: Request, kinds: Sequence[str] = (_MULTIPART,), long
     return form
 
 
-async def read_json(request: Request, model: type[M]) -> M:
-    """A small JSON body as a model.
+async def read_json(request: Request, model: type[M], limit: int = MAX_TEXT) -> M:
+    """A small JSON body, of `limit` bytes at most, as a model.
 
     Raises:
         ServiceProblem: `unsupported_media`, `too_large`, `bad_request` for what is no JSON, `unknown_field`,
             `invalid_field`.
     """
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != _JSON:
-        hint = "curl -H 'Content-Type: application/json' -d '{...}'"
-        raise problem("unsupported_media", f"the body has the content type {kind[:80]!r}; expected {_JSON}", hint)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_TEXT:
-            raise problem("too_large", f"more than {MAX_TEXT} bytes of JSON", "photos go to POST /embeddings")
+    body = await _small_json(request, limit)
     try:
-        return model.model_validate_json(bytes(body))
+        return model.model_validate_json(body)
     except ValidationError as error:
         mistake = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, mistake["loc"]))[:80]
@@ -144,9 +145,31 @@ async def read_json(request: Request, model: type[M]) -> M:
         raise problem("invalid_field", f"{place or 'the body'}: {mistake['msg']}", "GET /openapi.json") from None
 
 
-async def _multipart(request: Request, max_text: int) -> Form:
+async def read_json_form(request: Request) -> Form:
+    """A small JSON object as a form, for questions whose members are a form's fields.
+
+    Raises:
+        ServiceProblem: `unsupported_media`, `too_large`, `bad_request` for what is no JSON object, `invalid_field`.
+    """
+    return _from_json(await _small_json(request))
+
+
+async def _small_json(request: Request, limit: int = MAX_TEXT) -> bytes:
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != _JSON:
+        hint = "curl -H 'Content-Type: application/json' -d '{...}'"
+        raise problem("unsupported_media", f"the body has the content type {kind[:80]!r}; expected {_JSON}", hint)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise problem("too_large", f"more than {limit} bytes of JSON", "photos go to POST /embeddings")
+    return bytes(body)
+
+
+async def _multipart(request: Request, max_text: int, series: Collection[str] = (), most: int = MAX_FILES) -> Form:
     parser = _InMemory(
-        request.headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_text
+        request.headers, request.stream(), max_files=most, max_fields=MAX_FIELDS, max_part_size=max_text
     )
     try:
         parsed = await parser.parse()
@@ -154,17 +177,20 @@ async def _multipart(request: Request, max_text: int) -> Form:
         raise problem("bad_request", error.message.rstrip("."), "send a form as curl -F does") from None
     fields: list[tuple[str, str]] = []
     files: dict[str, bytes] = {}
+    repeated: dict[str, tuple[bytes, ...]] = {}
     try:
         for key, value in parsed.multi_items():
             if not isinstance(value, UploadFile):
                 fields.append((key, value))
-            elif key in files:
+            elif key in files and key not in series:
                 raise _twice(key)
             else:
                 files[key] = await value.read()
+                if key in series:
+                    repeated[key] = (*repeated.get(key, ()), files[key])
     finally:
         await parsed.close()
-    return Form(tuple(fields), files)
+    return Form(tuple(fields), files, repeated)
 
 
 def _from_urlencoded(body: bytes) -> Form:

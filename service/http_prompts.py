@@ -36,6 +36,16 @@ def parse_prompts(form: Form) -> Request:
     return Request(tuple(boxes), asked, None, auto=not boxes and not points)
 
 
+def parse_limits(form: Form) -> Box | None:
+    """The box of the field `limits`, written as x0,y0,x1,y1 or, in JSON, as a list; None when it was not sent.
+
+    Raises:
+        ServiceProblem: `invalid_prompt`.
+    """
+    texts = [text for text in form.all("limits") if text.strip()]
+    return _box(",".join(texts), "limits") if texts else None
+
+
 def _texts(form: Form, name: str, separator: str) -> list[str]:
     return [part.strip() for text in form.all(name) for part in re.split(separator, text) if part.strip()]
 

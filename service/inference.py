@@ -63,12 +63,13 @@ class Inference:
         in_flight: int = 1,
         cache_bytes: int = 128 << 20,
         cache_ttl_s: float = 900,
+        photo_cache_bytes: int = 64 << 20,
     ) -> None:
         self.state: State = "loading"
         self.reason = "the model is being loaded"
         self.proof: dict[str, Any] = {"golden": "pending"}
         self.engine: dict[str, Any] = {"state": "none", "progress": None}
-        self.cache = EmbeddingCache(cache_bytes, cache_ttl_s)
+        self.cache = EmbeddingCache(cache_bytes, cache_ttl_s, pixel_bytes=photo_cache_bytes)
         self._named = model
         self._options: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads}
         self._model: SamModel | None = None

@@ -15,12 +15,14 @@ from typing import Any
 
 from boothsam.runtime.errors import (
     BoothsamError,
+    CameraMoved,
     ImageError,
     NothingFound,
     OptionError,
     OutputError,
     PromptError,
 )
+from boothsam.service.presets.errors import PresetError
 
 # code -> (HTTP status, title). Codes are part of the interface: one is never renamed, and never changes its meaning.
 catalogue: Mapping[str, tuple[int, str]] = MappingProxyType(
@@ -33,9 +35,14 @@ catalogue: Mapping[str, tuple[int, str]] = MappingProxyType(
         "bad_origin": (403, "Request from a foreign web page"),
         "not_found": (404, "No such resource"),
         "embedding_not_found": (404, "No such embedding"),
+        "no_plate": (404, "No picture of the empty booth"),
         "method_not_allowed": (405, "Method not allowed"),
         "body_timeout": (408, "The body arrived too slowly"),
         "conflict": (409, "The idempotency key was used for another photo"),
+        "photo_not_kept": (409, "The photo was not kept"),
+        "photo_changed": (409, "The photo was replaced by another one"),
+        "category_in_use": (409, "Objects are of this category"),
+        "plate_damaged": (409, "The stored plate cannot be used"),
         "not_forwarded": (409, "The capture is still to be forwarded"),
         "too_large": (413, "Upload too large"),
         "too_many_pixels": (413, "Image has too many pixels"),
@@ -45,15 +52,20 @@ catalogue: Mapping[str, tuple[int, str]] = MappingProxyType(
         "invalid_prompt": (422, "Invalid prompt"),
         "invalid_field": (422, "Invalid value"),
         "unknown_field": (422, "Unknown field"),
+        "camera_moved": (422, "The photo does not show the booth of the plate"),
         "nothing_found": (422, "No product found"),
         "invalid_gtin": (422, "Invalid GTIN"),
+        "preset_failed": (422, "The picture cannot keep the preset's rules"),
         "queue_full": (429, "Too many requests wait already"),
         "client_gone": (499, "The client closed the connection"),
         "internal": (500, "Internal error"),
         "deadline": (503, "Waited too long for a free place"),
         "draining": (503, "The service is shutting down"),
         "not_ready": (503, "The service is not ready"),
+        "codes_unavailable": (503, "Barcodes cannot be read here"),
+        "plate_not_stored": (503, "The plate cannot be stored at present"),
         "storage_failed": (503, "Captures cannot be stored at present"),
+        "annotations_failed": (503, "Annotations cannot be stored at present"),
         "disk_low": (507, "Too little disk space"),
     }
 )
@@ -114,7 +126,9 @@ def problem(
 def from_error(error: Exception) -> ServiceProblem:
     """What the runtime raised, as a problem; whatever is nobody's mistake but ours is `internal` and tells nothing."""
     codes: tuple[tuple[type[Exception], str], ...] = (
+        (PresetError, "preset_failed"),
         (NothingFound, "nothing_found"),
+        (CameraMoved, "camera_moved"),
         (PromptError, "invalid_prompt"),
         (ImageError, "broken_image"),
         (OptionError, "invalid_field"),

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from boothsam.runtime.cutout import DEFAULT_FILL, CutOut
-from boothsam.runtime.images import encode_image
+from boothsam.runtime.credits import NO_CREDITS, Credits
+from boothsam.runtime.cutout import DEFAULT_FILL, CutOut, shrink
 from boothsam.runtime.masks import BoolArray, mask_iou, mask_to_box, mask_to_rle, stability_score
 from boothsam.runtime.transforms import FloatArray, Size, Uint8Array, mask_window, upscale_mask
 from boothsam.service.cropping import Look
 from boothsam.service.inference import Inference
+from boothsam.service.presets.check import Report
+from boothsam.service.presets.finish import Finished, encode
 from boothsam.service.problems import problem
 from boothsam.service.prompts import Answer, Request
 from boothsam.service.retake import judge
@@ -31,13 +33,18 @@ DIFFERENT = 0.9  # IoU below which two candidates are two objects
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture of (height, width), the cut-out it was made of and the model's answer."""
+    """An encoded picture of (height, width), the cut-out it was made of and the model's answer.
+
+    warnings, report: see `Finished`.
+    """
 
     data: bytes
     etag: str
     size_hw: Size
     cut: CutOut
     answer: Answer
+    warnings: tuple[tuple[str, str], ...] = ()
+    report: Report | None = None
 
     @property
     def score(self) -> float:
@@ -46,11 +53,18 @@ class Picture:
 
 
 def make_products(
-    inference: Inference, key: str, image: Uint8Array, request: Request, look: Look, max_pixels: int, stages: Stages
+    inference: Inference,
+    key: str,
+    image: Uint8Array,
+    request: Request,
+    look: Look,
+    max_pixels: int,
+    stages: Stages,
+    credits: Credits = NO_CREDITS,
 ) -> list[Picture]:
     """One picture per product, in the order of the prompts; blocks.
 
-    key: the embedding's id. max_pixels: largest picture that is made.
+    key: the embedding's id. max_pixels: largest picture that is made. credits: whose photo it is.
 
     Raises:
         BoothsamError: prompts outside the photo, nothing found. ServiceProblem: a picture that would be too large.
@@ -58,14 +72,39 @@ def make_products(
     embedding, _ = inference.embed(key, image, stages)
     with stages.time("mask"):
         answers = request.ask(inference.model, embedding, image, Path("the photo"), only=True)
+    return make_pictures(image, answers, look, max_pixels, stages, credits=credits)
+
+
+def make_pictures(
+    image: Uint8Array,
+    answers: Sequence[Answer],
+    look: Look,
+    max_pixels: int,
+    stages: Stages,
+    *,
+    max_side: int | None = None,
+    credits: Credits = NO_CREDITS,
+) -> list[Picture]:
+    """One picture per answer of the model; blocks. Parameters and errors as `make_products`.
+
+    max_side: the finished picture is scaled down to it, for previews, which no preset is checked against.
+    """
     _check_room(image, answers, look, max_pixels)
     pictures = []
     for answer in answers:
-        with stages.time("matte"):
-            array, cut = look.picture(image, answer)
-        with stages.time("encode"):
-            data = encode_image(array, look.format, quality=look.quality)
-        pictures.append(Picture(data, etag(data), (array.shape[0], array.shape[1]), cut, answer))
+        if max_side is None:
+            with stages.time("matte"):
+                cut = look.cut(image, answer)
+            with stages.time("encode"):
+                done = look.finish(cut, credits)
+        else:
+            with stages.time("matte"):
+                array, cut = look.picture(image, answer)
+                array = shrink(array, max_side)
+            with stages.time("encode"):
+                data = encode(array, look.format, look.quality, None, credits)
+            done = Finished(data, (array.shape[0], array.shape[1]), cut)
+        pictures.append(Picture(done.data, etag(done.data), done.size_hw, cut, answer, done.warnings, done.report))
     return pictures
 
 
@@ -86,10 +125,12 @@ def json_with_base64(name: str, data: bytes, members: Mapping[str, Any]) -> byte
 
 def _check_room(image: Uint8Array, answers: Sequence[Answer], look: Look, max_pixels: int) -> None:
     """Raise `invalid_field` where the pictures would be too large, before the first of them is allocated."""
-    if look.size is not None and look.size**2 > max_pixels:
+    canvas = look.canvas
+    if canvas is not None and math.prod(canvas) > max_pixels:
         raise problem(
             "invalid_field",
-            f"size {look.size} gives {look.size**2 / 1e6:.1f} million pixels; at most {max_pixels / 1e6:g}",
+            f"size {look.size or 'of the preset'} gives {math.prod(canvas) / 1e6:.1f} million pixels; "
+            f"at most {max_pixels / 1e6:g}",
             f"size={math.isqrt(max_pixels)}",
         )
     total = 0.0
@@ -100,8 +141,8 @@ def _check_room(image: Uint8Array, answers: Sequence[Answer], look: Look, max_pi
         fill = look.fill or (DEFAULT_FILL if look.margin is None else 1.0)
         border = max(width, height) * (1 / fill - 1) + 2 * (look.margin or 0)
         made = (width + border) * (height + border)
-        if look.size is not None:
-            made = look.size**2
+        if canvas is not None:
+            made = math.prod(canvas)
         elif isinstance(look.background, np.ndarray):
             made = look.background.shape[0] * look.background.shape[1]
         elif made > max_pixels and (look.fill is not None or look.margin is not None):
@@ -144,6 +185,7 @@ def describe(picture: Picture, image: Uint8Array, look: Look) -> dict[str, Any]:
         "rivals_xyxy": auto.get("rivals_xyxy", []),
         "rle": mask_to_rle(cut.full_alpha >= 128),
         "retake": verdict.to_dict(),
+        "check": None if picture.report is None else picture.report.to_dict(),
     }
 
 

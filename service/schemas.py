@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from boothsam.service.http_prompts import MAX_COORDINATE, MAX_POINTS
+from boothsam.service.presets.preset import preset_names
 from pydantic import BaseModel, ConfigDict, Field
 
 Box = tuple[float, float, float, float]
@@ -63,6 +64,30 @@ class Retake(_Closed):
     measures: dict[str, float]
 
 
+class RuleFinding(_Closed):
+    """What the check of one rule says; passed is null where it could not be measured."""
+
+    rule: str
+    level: Literal["must", "should"]
+    passed: bool | None
+    found: str
+    wanted: str
+    mend: str
+    source: str
+    checked: str
+    secondary: bool
+
+
+class PresetReport(_Closed):
+    """The picture against its preset. fill: share of the width or height that the product spans."""
+
+    preset: str
+    name: str
+    passed: bool
+    fill: float | None
+    findings: list[RuleFinding]
+
+
 class Product(_Closed):
     """One product picture.
 
@@ -84,6 +109,7 @@ class Product(_Closed):
     rivals_xyxy: list[Box] = Field(description="auto: other objects that could as well be the main product")
     rle: Rle = Field(description="pixels of the photo that are at least half product")
     retake: Retake
+    check: PresetReport | None = Field(None, description="with a preset: what each of its rules found")
 
 
 class Warning(_Closed):
@@ -115,6 +141,7 @@ class EmbeddingAnswer(_Closed):
     size_hw: tuple[int, int]
     cached: bool
     nbytes: int
+    photo_kept: bool = Field(description="whether the photo lies beside it, for cut-outs, captures and barcodes")
     model: str
     precision: str
     ms: dict[str, float]
@@ -139,6 +166,9 @@ class SegmentQuestion(_Closed):
     )
     multimask: bool = Field(True, description="three candidates, or one mask")
     format: Literal["rle", "png"] = Field("rle", description="how masks are written in JSON")
+    mask_max_side: int | None = Field(
+        None, ge=1, le=16384, description="longest side at which masks are written, for a display; default: the photo's"
+    )
 
 
 class Mask(_Closed):
@@ -158,6 +188,7 @@ class SegmentAnswer(_Closed):
 
     id: str
     size_hw: tuple[int, int]
+    mask_size_hw: tuple[int, int] = Field(description="of rle and png; boxes and areas are in photo pixels")
     masks: list[Mask]
     best: int
     ambiguous: list[int] = Field(description="indices about as good as the best, best first")
@@ -180,6 +211,66 @@ class Ready(BaseModel):
     queue: dict[str, int]
 
 
+class CodeFound(_Closed):
+    """One barcode."""
+
+    text: str = Field(description="GS1 codes with their application identifiers in brackets")
+    format: str = Field(description="such as EAN-13, QR Code")
+    valid: bool | None = Field(description="whether the check digit of its GTIN is right; null: it holds none")
+    gtin14: str | None = Field(description="the GTIN with leading zeros; null: none, or not valid")
+    quad_xy: list[tuple[float, float]] = Field(
+        min_length=4, max_length=4, description="its corners in photo pixels, from its own top left, clockwise"
+    )
+
+
+class CodesAnswer(_Closed):
+    """The answer to POST /codes."""
+
+    codes: list[CodeFound] = Field(description="those with a valid GTIN first")
+    ms: dict[str, float]
+
+
+class EngineState(_Closed):
+    """What is known about a device engine. progress: 0 to 1 while it is being built."""
+
+    state: Literal["none", "building", "ready", "failed"]
+    progress: float | None
+
+
+class CapturesState(_Closed):
+    """How the captures do. reason: why they cannot be read, or empty."""
+
+    waiting: int = Field(description="still to be forwarded")
+    failed: int = Field(description="refused by the target, parked")
+    disk_low: bool
+    free_bytes: int
+    forwarding: bool = Field(description="whether captures are forwarded at all")
+    reason: str
+
+
+class PlateState(_Closed):
+    """The picture of the empty booth."""
+
+    taken_at: str = Field(description="UTC, ISO 8601")
+    size_hw: tuple[int, int]
+
+
+class KioskStatus(_Closed):
+    """What the kiosk's page shows of the service."""
+
+    state: Literal["loading", "proving", "ready", "building", "draining", "failed"]
+    reason: str
+    engine: EngineState
+    model: str
+    boothsam: str
+    queue: dict[str, int]
+    captures: CapturesState | None = Field(description="null: this service keeps none")
+    plate: PlateState | None
+    annotate: bool = Field(description="whether a folder is being annotated at /annotate")
+    presets: list[str]
+    codes: bool = Field(description="whether barcodes can be read from photos")
+
+
 _FILE = {"type": "string", "format": "binary"}
 _TEXTS: dict[str, dict[str, Any]] = {
     "box": {"type": "array", "items": {"type": "string"}, "example": ["120,80,480,320"],
@@ -190,6 +281,8 @@ _TEXTS: dict[str, dict[str, Any]] = {
                "description": "one per point: 1 product, 0 background; repeat, or separate by , or ;. Default: all 1"},
     "boxes": {"type": "string", "example": "[[120,80,480,320]]",
               "description": "JSON list of boxes, for several products (JSON answers only)"},
+    "plate": {"type": "string", "enum": ["true", "false"],
+              "description": "find the product by what differs from PUT /plate's picture of the empty booth"},
     "background": {"type": "string", "example": "white",
                    "description": "transparent (default), white, black, grey or #rrggbb"},
     "fill": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "example": 0.85,
@@ -199,10 +292,13 @@ _TEXTS: dict[str, dict[str, Any]] = {
              "description": "side of a square canvas in pixels"},
     "format": {"type": "string", "enum": ["png", "jpg", "webp"], "default": "png"},
     "quality": {"type": "integer", "minimum": 1, "maximum": 100, "default": 92, "description": "of JPEG and WebP"},
-    "shadow": {"type": "string", "enum": ["none", "drop"], "default": "none"},
+    "shadow": {"type": "string", "enum": ["none", "drop", "contact", "cast"], "default": "none"},
     "fill_holes": {"type": "string", "enum": ["true", "false"], "description": "close small holes in the product"},
     "drop_islands": {"type": "string", "enum": ["true", "false"], "description": "drop small pieces apart from it"},
     "small_area": {"type": "integer", "minimum": 1, "description": "what is small for these two, in photo pixels"},
+    "preset": {"type": "string", "enum": list(preset_names()),
+               "description": "a marketplace: the picture is made for its rules and checked against them; other fields "
+                              "go first, unless a rule forbids it. GET /presets lists them"},
 }  # fmt: skip
 CROP_FIELDS, CROP_FILES = tuple(_TEXTS), ("image_file", "background_file")
 CROP_FORM: dict[str, Any] = {
@@ -219,8 +315,45 @@ EMBEDDING_FORM: dict[str, Any] = {
     "type": "object",
     "required": ["image_file"],
     "additionalProperties": False,
-    "properties": {"image_file": CROP_FORM["properties"]["image_file"]},
+    "properties": {
+        "image_file": CROP_FORM["properties"]["image_file"],
+        "keep": {"type": "string", "enum": ["true", "false"], "default": "false",
+                 "description": "keep the photo beside its embedding, for cut-outs, captures and barcodes"},
+    },
+}  # fmt: skip
+CODES_QUESTION: dict[str, Any] = {
+    "type": "object",
+    "required": ["embedding_id"],
+    "additionalProperties": False,
+    "properties": {"embedding_id": {"type": "string", "description": "of a photo that was sent with keep=true"}},
 }
+CODES_FORM: dict[str, Any] = CODES_QUESTION | {
+    "required": [],
+    "properties": CODES_QUESTION["properties"] | {"image_file": CROP_FORM["properties"]["image_file"]},
+}
+PROMPT_FIELDS = ("box", "boxes", "points", "labels", "plate")
+
+
+def _as_json(field: dict[str, Any]) -> dict[str, Any]:
+    """A form's field as a JSON member: what the form writes as true and false is a boolean there."""
+    return {"type": "boolean"} | {k: v for k, v in field.items() if k == "description"} if field.get("enum") == [
+        "true", "false"
+    ] else field  # fmt: skip
+
+
+CUTOUT_QUESTION: dict[str, Any] = {
+    "type": "object",
+    "required": ["logits_id"],
+    "additionalProperties": False,
+    "properties": {
+        "logits_id": {"type": "string", "maxLength": 64, "description": "of the mask, from an earlier answer"},
+        "limits": {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 4, "maxItems": 4,
+                   "description": "x0, y0, x1, y1: what lies farther outside than a tenth of it is cut off; "
+                                  "default: the box that the mask was asked with"},
+        "max_side": {"type": ["integer", "null"], "minimum": 1, "maximum": 16384,
+                     "description": "the finished picture is scaled down to it, for previews"},
+    } | {name: _as_json(field) for name, field in _TEXTS.items() if name not in PROMPT_FIELDS},
+}  # fmt: skip
 _REMOVEBG_TEXTS: dict[str, dict[str, Any]] = {
     "image_file_b64": {"type": "string", "description": "the photo in base64"},
     "image_url": {"type": "string", "description": "refused: this service fetches nothing"},

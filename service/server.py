@@ -202,6 +202,9 @@ class Server(uvicorn.Server):
             return
         for listener in sockets or ():
             _log.info("listening on %s port %d", *listener.getsockname()[:2])
+            if getattr(getattr(self._state(), "settings", None), "annotate_dir", None) is not None:
+                host, port = listener.getsockname()[:2]
+                _log.info("annotate at http://%s:%d/annotate", f"[{host}]" if ":" in host else host, port)
         notify("READY=1")
         interval = watchdog_interval_s()
         inference = getattr(self._state(), "inference", None)

@@ -49,8 +49,10 @@ class Settings(BaseSettings):
     allowed_hosts: Names = Field((), description="names accepted in the Host header besides localhost's")
     allowed_origins: Names = Field((), description="web origins, besides our own, whose pages may send requests")
 
+    kiosk: bool = Field(True, description="whether the kiosk's page is served at /")
+
     model: str | None = Field(None, description="model folder or installed name; default: the bundled starter model")
-    backend: str = Field("auto", description="auto, ort-cuda or ort-cpu")
+    backend: str = Field("auto", description="auto, ort-cuda, ort-cpu or ov")
     precision: str = Field("auto", description="auto or fp32")
     threads: Count | None = Field(None, description="CPU threads of the model; default: every usable core")
 
@@ -71,11 +73,16 @@ class Settings(BaseSettings):
     decode_memory_bytes: Bytes = Field(1536 * _MIB, description="memory that decoding one photo may take")
     decode_recycle: Count = Field(500, description="photos after which the decoding worker is replaced")
 
-    cache_bytes: int = Field(128 * _MIB, ge=0, description="memory for embeddings and their logits")
+    cache_bytes: int = Field(128 * _MIB, ge=0, description="memory for embeddings, their logits and kept photos")
+    photo_cache_bytes: int = Field(64 * _MIB, ge=0, description="memory for kept photos that are decoded already")
     cache_ttl_s: Seconds = Field(900, description="how long an embedding is kept after its last use")
 
     captures_dir: Path | None = Field(
         default_factory=lambda: home() / "captures", description="folder of captures; empty: no captures"
+    )
+    state_dir: Path | None = Field(
+        default_factory=lambda: home() / "state",
+        description="folder of what outlives a restart, the plate; empty: it is forgotten",
     )
     min_free_bytes: int = Field(512 * _MIB, ge=0, description="free disk space below which captures are refused (507)")
     retention_days: int = Field(0, ge=0, description="days after which captures are deleted; 0 keeps them")
@@ -83,6 +90,11 @@ class Settings(BaseSettings):
     forward_dir: str = Field("", description="folder that captures are forwarded to; empty: nowhere")
     forward_token: str = Field("", repr=False, description="sent as Bearer to forward_url")
     forward_timeout_s: Seconds = Field(30, description="longest time for one forwarding attempt")
+
+    annotate_dir: Path | None = Field(None, description="folder of photos to annotate at /annotate; empty: none")
+    annotations_dir: Path | None = Field(
+        None, description="where masks and records of annotations go; default: annotations/ in annotate_dir"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -101,7 +113,7 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("captures_dir", "model", "threads", mode="before")
+    @field_validator("captures_dir", "state_dir", "annotate_dir", "annotations_dir", "model", "threads", mode="before")
     @classmethod
     def _empty(cls, value: Any) -> Any:
         return None if value == "" else value

@@ -9,12 +9,13 @@ from boothsam.runtime.cutout import CutOut, cut_out
 from boothsam.runtime.errors import OptionError
 from boothsam.runtime.images import encode_image
 from boothsam.runtime.masks import stability_score
+from boothsam.runtime.model import SamModel
 from boothsam.runtime.transforms import Uint8Array
 from boothsam.service.captures.records import Content
 from boothsam.service.cropping import Look
 from boothsam.service.inference import Inference
-from boothsam.service.products import make_products
-from boothsam.service.prompts import Request
+from boothsam.service.products import Picture, make_pictures, make_products
+from boothsam.service.prompts import Answer, Request
 from boothsam.service.retake import judge
 from boothsam.service.stages import Stages
 
@@ -40,7 +41,21 @@ def from_model(
     """
     inference.need_ready()
     picture = make_products(inference, key, image, request, Look("png"), max_pixels, stages)[0]
-    answer, model = picture.answer, inference.model
+    return _of_picture(inference.model, image, picture, stages)
+
+
+def from_earlier(inference: Inference, image: Uint8Array, answer: Answer, max_pixels: int, stages: Stages) -> Made:
+    """Mask and cut-out of a mask that the model drew before; blocks.
+
+    Raises:
+        BoothsamError, ServiceProblem: as `make_pictures`.
+    """
+    (picture,) = make_pictures(image, [answer], Look("png"), max_pixels, stages)
+    return _of_picture(inference.model, image, picture, stages)
+
+
+def _of_picture(model: SamModel, image: Uint8Array, picture: Picture, stages: Stages) -> Made:
+    answer = picture.answer
     auto = answer.facts.get("auto", {})
     agreement = auto.get("agreement")
     facts = {

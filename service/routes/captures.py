@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterator
 from typing import Annotated, Any, BinaryIO, Literal
 
 from boothsam.runtime.errors import BoothsamError
 from boothsam.service import forms
 from boothsam.service.captures import capturing, export, records
 from boothsam.service.captures.capturing import Made
-from boothsam.service.captures.gtin import InvalidGtin, check_gtin
-from boothsam.service.captures.records import Content, StoredFile
+from boothsam.service.captures.records import StoredFile
 from boothsam.service.captures.store import CaptureStore
-from boothsam.service.forms import Form
-from boothsam.service.http_prompts import parse_prompts
-from boothsam.service.image_header import read_header
 from boothsam.service.problems import ServiceProblem, from_error, problem
-from boothsam.service.prompts import Request as Prompt
+from boothsam.service.prompts import Answer
+from boothsam.service.routes.capture_form import CAPTURE_FORM, CaptureRequest, Earlier, as_problems, content_of
 from boothsam.service.routes.common import Parts, form_body, problem_responses, timing
-from boothsam.service.schemas import CROP_FORM
 from boothsam.service.stages import Stages
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -28,57 +23,16 @@ from starlette.requests import Request
 
 router = APIRouter(prefix="/captures", tags=["captures"])
 
-_TEXT = {"type": "string", "maxLength": records.MAX_TEXT}
-_PROMPTS = ("box", "points", "labels")
-_FIELDS = ("sku", "gtin", "angle", "segment", *_PROMPTS)
-_FILES = ("image_file", "mask_file")
-_FORM: dict[str, Any] = {
-    "type": "object",
-    "required": ["image_file"],
-    "additionalProperties": False,
-    "properties": {
-        "image_file": CROP_FORM["properties"]["image_file"],
-        "mask_file": {"type": "string", "format": "binary",
-                      "description": "a mask made by the client, of the upright photo's size: white is product"},
-        "sku": _TEXT | {"example": "MUG-7", "description": "the shop's own number"},
-        "gtin": {"type": "string", "example": "4006381333931", "description": "8, 12, 13 or 14 digits"},
-        "angle": _TEXT | {"example": "front", "description": "which view of the product it is"},
-        "segment": {"type": "string", "enum": ["true", "false"], "default": "true",
-                    "description": "false: store the photo alone"},
-    } | {name: CROP_FORM["properties"][name] for name in _PROMPTS},
-}  # fmt: skip
 _KEY_HEADER = {"parameters": [{
     "name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "maxLength": 200},
     "description": "the same key with the same content stores once, however often it is sent",
 }]}  # fmt: skip
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_CODES: tuple[tuple[type[BoothsamError], str], ...] = (
-    (InvalidGtin, "invalid_gtin"),
-    (records.KeyConflict, "conflict"),
-    (records.DiskLow, "disk_low"),
-    (records.NoSuchCapture, "not_found"),
-    (records.NotForwarded, "not_forwarded"),
-    (records.CaptureError, "storage_failed"),
-)
 # Why a photo is stored without a mask, rather than refused: none of these is a mistake of the request.
 _STILL_STORED = ("nothing_found", "not_ready", "internal")
 
 Sku = Annotated[str | None, Query(max_length=records.MAX_TEXT)]
 Gtin = Annotated[str | None, Query(max_length=14)]
 Seq = Annotated[int, Query(ge=0, lt=2**62)]
-
-
-@contextmanager
-def _as_problems() -> Iterator[None]:
-    """Errors of the store as problems with their codes."""
-    try:
-        yield
-    except BoothsamError as error:
-        code = next((code for kind, code in _CODES if isinstance(error, kind)), "")
-        if not code:
-            raise
-        headers = {"Retry-After": "5"} if code == "storage_failed" else {}
-        raise problem(code, error.message, error.hint or "", headers=headers) from error
 
 
 def _store(request: Request) -> CaptureStore:
@@ -96,65 +50,44 @@ def _store(request: Request) -> CaptureStore:
         200: {"description": "stored before under this idempotency key: the same record"},
         201: {"description": "the record; photo and row are on the disk"},
     },
-    openapi_extra=form_body(_FORM) | _KEY_HEADER,
+    openapi_extra=form_body(CAPTURE_FORM) | _KEY_HEADER,
 )  # fmt: skip
 async def add(request: Request) -> Response:
     """The answer comes when the photo is on the disk and its row is committed.
 
-    Without box, points or mask_file the main product is looked for. When none is found, or the model does not answer,
-    the photo is stored all the same, and `facts.reason` says why it has no mask.
+    Without box, points, logits_id or mask_file the main product is looked for. When none is found, or the model does
+    not answer, the photo is stored all the same, and `facts.reason` says why it has no mask.
     """
     parts, stages, store = Parts(request), Stages(), _store(request)
-    form = await forms.read_form(request)
-    form.need_known(_FIELDS, _FILES)
-    photo, mask = form.image(), form.files.get("mask_file")
-    facts, prompt, segment = _labels(form), parse_prompts(form), form.get("segment") != "false"
-    forms.flag(form, "segment")
-    if len(prompt.boxes) > 1:
-        raise problem("invalid_prompt", f"{len(prompt.boxes)} boxes; a capture shows one product", "send one box")
-    if (mask is not None) + (not prompt.auto) + (not segment) > 1:
-        raise problem("invalid_field", "mask_file, prompts and segment=false exclude each other", "send one of them")
-    key = _key(request)
-    sent = {"original": Content(photo, _SUFFIXES[read_header(photo).format])}
-    if mask is not None:
-        sent["mask"] = Content(mask, _SUFFIXES[read_header(mask).format])
-    asked = facts | {"segment": segment, "prompts": [list(prompt.boxes), list(prompt.points)]}
+    asked = CaptureRequest.read(await forms.read_form(request))
+    key, sent = _key(request), asked.contents()
     digests = await asyncio.to_thread(lambda: {role: StoredFile.of(content) for role, content in sent.items()})
-    mark = records.fingerprint(digests, asked)
-    del form
+    mark = asked.fingerprint(digests)
     if key is not None and (known := await _known(store, key, mark)) is not None:
         return _answer(known, stages, replayed=True)
-    with _as_problems():
+    earlier = None if asked.earlier is None else _recalled(parts, asked.earlier, digests.get("original"))
+    if "original" not in sent and asked.earlier is not None:
+        sent["original"] = content_of(parts.kept_photo(asked.earlier.embedding_id))
+    with as_problems():
         store.need_room(sum(len(content.data) for content in sent.values()))
+    photo = sent["original"]
     async with parts.place():
-        image = await parts.decode(photo, stages)
-        if mask is not None:
-            drawn = await parts.decode(mask, stages)
-            made = await parts.inference.run(capturing.from_client, image, drawn, stages)
-        elif segment:
-            made = await _segment(parts, digests["original"].sha256, image, prompt, stages)
+        if earlier is not None and asked.earlier is not None:
+            image = await parts.kept_pixels(asked.earlier.embedding_id, photo.data, stages)
+            limit = parts.settings.max_pixels
+            making = parts.inference.run(capturing.from_earlier, parts.inference, image, earlier, limit, stages)
+            made = await _or_without(making)
         else:
-            made = capturing.without_product("not_asked", "segment=false")
-        facts |= {"size_hw": list(image.shape[:2])} | made.facts
+            image = await parts.decode(photo.data, stages)
+            made = await _made(parts, asked, digests["original"].sha256, image, stages)
+        facts = dict(asked.labels) | {"size_hw": list(image.shape[:2])} | made.facts
         del image
-        with _as_problems(), stages.time("store"):
-            future = store.add({"original": sent["original"]} | made.files, facts, fingerprint=mark, key=key)
+        with as_problems(), stages.time("store"):
+            future = store.add({"original": photo} | made.files, facts, fingerprint=mark, key=key)
             # Whoever went away meanwhile may come back with the same key: the photo is stored all the same.
             added = await asyncio.shield(asyncio.wrap_future(future))
     parts.metrics.stages(stages.ms)
     return _answer(added.capture, stages, replayed=added.replayed)
-
-
-def _labels(form: Form) -> dict[str, Any]:
-    """sku, gtin and angle as sent. Raises `invalid_gtin`, `invalid_field`."""
-    labels: dict[str, Any] = {}
-    with _as_problems():
-        for name in ("sku", "angle"):
-            if form.get(name):
-                labels[name] = records.check_text(name, form.get(name))
-        if form.get("gtin"):
-            labels["gtin"] = check_gtin(form.get("gtin"))
-    return labels
 
 
 def _key(request: Request) -> str | None:
@@ -164,17 +97,42 @@ def _key(request: Request) -> str | None:
 
 async def _known(store: CaptureStore, key: str, mark: str) -> records.Capture | None:
     """What was stored under this key before, so that no photo is worked on twice. Raises `conflict`."""
-    with _as_problems():
+    with as_problems():
         known = await asyncio.to_thread(store.find_key, key)
         return None if known is None else store.same(known, mark)
 
 
-async def _segment(parts: Parts, photo_sha256: str, image: Any, prompt: Prompt, stages: Stages) -> Made:
+def _recalled(parts: Parts, earlier: Earlier, sent: StoredFile | None) -> Answer:
+    """The mask of an earlier answer. sent: the photo, where the client sends it again.
+
+    Raises:
+        ServiceProblem: `embedding_not_found`, `invalid_prompt`; `invalid_field` for another photo.
+    """
+    if sent is not None and parts.inference.key(sent.sha256) != earlier.embedding_id:
+        raise problem(
+            "invalid_field",
+            f"image_file is another photo than the one of embedding_id {earlier.embedding_id[:80]!r}",
+            "leave image_file out, or POST /embeddings with it",
+        )
+    return parts.earlier_mask(earlier.embedding_id, earlier.logits_id, "logits_id").answer(earlier.limits)
+
+
+async def _made(parts: Parts, asked: CaptureRequest, photo_sha256: str, image: Any, stages: Stages) -> Made:
     inference = parts.inference
+    if asked.mask is not None:
+        drawn = await parts.decode(asked.mask, stages)
+        return await inference.run(capturing.from_client, image, drawn, stages)
+    if not asked.segment:
+        return capturing.without_product("not_asked", "segment=false")
+    limit = parts.settings.max_pixels
+    key = inference.key(photo_sha256)
+    return await _or_without(inference.run(capturing.from_model, inference, key, image, asked.prompt, limit, stages))
+
+
+async def _or_without(making: Awaitable[Made]) -> Made:
+    """What is made, or the photo alone where nothing can be made of it and the request is not to blame."""
     try:
-        key = inference.key(photo_sha256)
-        limit = parts.settings.max_pixels
-        return await inference.run(capturing.from_model, inference, key, image, prompt, limit, stages)
+        return await making
     except (BoothsamError, ServiceProblem) as error:
         found = error if isinstance(error, ServiceProblem) else from_error(error)
         if found.code not in _STILL_STORED:
@@ -201,7 +159,7 @@ async def list_captures(
     `before`, the newest first. `next` is the last one's `seq`, null when there are no more.
     """
     store = _store(request)
-    with _as_problems():
+    with as_problems():
         found = await asyncio.to_thread(store.page, limit + 1, after=after, before=before, sku=sku, gtin=gtin)
         status = await asyncio.to_thread(store.status, store.min_free_bytes)
     more = len(found) > limit
@@ -230,7 +188,7 @@ async def export_captures(
     training, as pycocotools loads them.
     """
     store = _store(request)
-    with _as_problems():
+    with as_problems():
         await asyncio.to_thread(store.page, 1)  # what is wrong with the store is said before the answer begins
     captures = store.walk(after=after, sku=sku, gtin=gtin)
     name = "captures-coco.zip" if format == "coco" else f"captures.{format}"
@@ -245,7 +203,7 @@ async def export_captures(
 async def get_capture(request: Request, id: str) -> Response:
     """What is known about a capture; its files are at `/captures/{id}/{role}`."""
     store = _store(request)
-    with _as_problems():
+    with as_problems():
         return JSONResponse((await asyncio.to_thread(store.get, id)).document())
 
 
@@ -261,7 +219,7 @@ async def get_capture(request: Request, id: str) -> Response:
 async def get_file(request: Request, id: str, role: Literal["original", "mask", "cutout"]) -> Response:
     """The bytes as they were stored; `ETag` is their sha256."""
     store = _store(request)
-    with _as_problems():
+    with as_problems():
         capture = await asyncio.to_thread(store.get, id)
         path = store.path(capture, role)
     stored = capture.files[role]
@@ -288,6 +246,6 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 async def delete_capture(request: Request, id: str, force: bool = False) -> Response:
     """Refused with 409 while the capture is still to be forwarded, unless `force` is true."""
     store = _store(request)
-    with _as_problems():
+    with as_problems():
         await asyncio.shield(asyncio.wrap_future(store.delete(id, force=force)))
     return Response(status_code=204)

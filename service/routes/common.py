@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 from boothsam.runtime.transforms import Uint8Array
 from boothsam.service.admission import Admission, Place
 from boothsam.service.decoding import DecodeWorker
+from boothsam.service.embeddings import EarlierMask
 from boothsam.service.inference import Inference, IsGone
+from boothsam.service.problems import ServiceProblem, problem
 from boothsam.service.products import Picture
 from boothsam.service.settings import Settings
 from boothsam.service.stages import Stages
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 
 if TYPE_CHECKING:
@@ -43,6 +47,64 @@ class Parts:
         """(H, W, 3) uint8 RGB, in the killable worker."""
         with stages.time("decode"):
             return await self._decoder.decode(data)
+
+    async def read_codes(self, data: bytes, stages: Stages) -> list[dict[str, Any]]:
+        """The barcodes on an upload, `schemas.CodeFound`; decoded and read in the killable worker."""
+        with stages.time("codes"):
+            return await self._decoder.read_codes(data)
+
+    def kept_photo(self, key: str) -> bytes:
+        """The upload that was kept with an embedding. Raises `embedding_not_found`, `photo_not_kept`."""
+        cache = self.inference.cache
+        if cache.get(key) is None:
+            raise no_embedding(key)
+        photo = cache.photo(key)
+        if photo is None:
+            raise problem(
+                "photo_not_kept",
+                f"the photo of embedding {key[:80]!r} was not kept, or no room was left for it",
+                "POST /embeddings again with keep=true",
+            )
+        return photo
+
+    async def kept_pixels(self, key: str, photo: bytes, stages: Stages) -> Uint8Array:
+        """(H, W, 3) uint8 RGB of a kept photo, read-only; decoded where that was not done before.
+
+        For use inside a place. Several that ask at once have it decoded once.
+        """
+        cache = self.inference.cache
+        pixels = cache.pixels(key)
+        if pixels is not None:
+            return pixels
+
+        async def make(upload: bytes, everybody_gone: IsGone) -> Uint8Array:
+            image = await self.decode(upload, stages)
+            cache.keep_pixels(key, image)
+            return image
+
+        return await self.inference.share(f"pixels:{key}", photo, self._is_gone, make)
+
+    def earlier_mask(self, key: str, name: str, field: str) -> EarlierMask:
+        """A mask of an earlier answer by its logits_id. field: what the request calls it.
+
+        Raises:
+            ServiceProblem: `embedding_not_found`, `invalid_prompt`.
+        """
+        if self.inference.cache.get(key) is None:
+            raise no_embedding(key)
+        mask = self.inference.cache.recall(key, name)
+        if mask is None:
+            raise problem(
+                "invalid_prompt",
+                f"{field} {name[:80]!r} is no logits_id of this photo, or was dropped",
+                "POST /embeddings/{id}/segment again",
+            )
+        return mask
+
+
+def no_embedding(key: str) -> ServiceProblem:
+    """The refusal of an unknown embedding."""
+    return problem("embedding_not_found", f"no embedding {key[:80]!r}, or it was dropped", "POST /embeddings again")
 
 
 def request_id(request: Request) -> str:
@@ -93,12 +155,26 @@ def problem_responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[
     return entries | {status: {"description": "problem with a stable code", "content": content} for status in statuses}
 
 
-def form_body(schema: Mapping[str, Any], *, json: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """OpenAPI's requestBody of a multipart form, and of JSON where the route takes that too."""
+def form_body(
+    schema: Mapping[str, Any], *, json: Mapping[str, Any] | None = None, urlencoded: bool = True
+) -> dict[str, Any]:
+    """OpenAPI's requestBody of a multipart form, and of JSON, urlencoded as well, where the route takes that too."""
     content: dict[str, Any] = {"multipart/form-data": {"schema": dict(schema)}}
     if json is not None:
-        content |= {
-            "application/x-www-form-urlencoded": {"schema": dict(json)},
-            "application/json": {"schema": dict(json)},
-        }
+        content["application/json"] = {"schema": dict(json)}
+        if urlencoded:
+            content["application/x-www-form-urlencoded"] = {"schema": dict(json)}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def answer_head(router: APIRouter) -> None:
+    """Let every GET route of the router answer HEAD too, as RFC 9110 asks; the server leaves the body out.
+
+    Each gets a twin in front of it that takes both methods, so that a refused method is told of both; the document
+    lists the GET alone.
+    """
+    for route in [route for route in router.routes if isinstance(route, APIRoute) and "GET" in (route.methods or ())]:
+        twin = APIRoute(
+            route.path, route.endpoint, methods=["GET", "HEAD"], response_model=None, include_in_schema=False
+        )
+        router.routes.insert(router.routes.index(route), twin)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
+from boothsam.runtime.credits import Credits, read_credits
+from boothsam.runtime.cutout import Background
 from boothsam.runtime.transforms import Uint8Array
 from boothsam.service import forms
-from boothsam.service.cropping import Look
+from boothsam.service.cropping import Look, warnings_json
 from boothsam.service.forms import Form
 from boothsam.service.http_prompts import parse_prompts
+from boothsam.service.presets.look import contradictions, preset_look
+from boothsam.service.presets.preset import built_in, preset_names
 from boothsam.service.problems import problem
 from boothsam.service.products import MEDIA_TYPES, Picture, describe, json_with_base64, make_products
 from boothsam.service.prompts import Request as Prompt
@@ -22,6 +29,7 @@ from boothsam.service.routes.common import (
     timing,
     wants_json,
 )
+from boothsam.service.routes.plate import by_plate
 from boothsam.service.schemas import CROP_FIELDS, CROP_FILES, CROP_FORM, CropAnswer
 from boothsam.service.shadow import SHADOWS
 from boothsam.service.stages import Stages
@@ -30,7 +38,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import Request
 
 router = APIRouter(tags=["crop"])
-_PICTURES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in list(MEDIA_TYPES.values())[:3]}
+PICTURES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in list(MEDIA_TYPES.values())[:3]}
 
 
 def read_look(form: Form) -> tuple[Look, bytes | None]:
@@ -47,41 +55,51 @@ def read_look(form: Form) -> tuple[Look, bytes | None]:
     if fill == 0:
         raise problem("invalid_field", "fill is 0; expected a share above 0, up to 1", "fill=0.85")
     kind = forms.choice(form, "format", ("png", "jpg", "webp"), "png")
+    quality = forms.whole_number(form, "quality", 1, 100)
     options: dict[str, Any] = {
         "fill": fill,
         "margin": forms.whole_number(form, "margin", 0, 16384),
         "size": forms.whole_number(form, "size", 1, 16384),
-        "quality": forms.whole_number(form, "quality", 1, 100) or 92,
         "fill_holes": forms.flag(form, "fill_holes"),
         "drop_islands": forms.flag(form, "drop_islands"),
         "small_area": forms.whole_number(form, "small_area", 1, 1 << 31),
         "shadow": forms.choice(form, "shadow", SHADOWS, "none"),
     }
+    if form.get("preset"):
+        preset = built_in(forms.choice(form, "preset", preset_names(), ""))
+        # A white picture stands in for the one that is decoded later: a rule that wants a colour refuses any.
+        shown: Background = np.full((8, 8, 3), 255, np.uint8) if picture is not None else background
+        chosen = kind if form.get("format") else None
+        return preset_look(preset, format=chosen, background=shown, quality=quality, **options)[0], picture
     # White stands in for the picture until it is decoded: everything else is checked before a place is taken.
-    return Look(kind, "white" if picture is not None else background, **options), picture
+    shown = "white" if picture is not None else background
+    return Look(kind, shown, quality=quality or 92, **options), picture
 
 
 @router.post(
     "/crop",
     summary="Cut products out of a photo",
     responses=problem_responses(
-        400, 401, 403, 408, 413, 415, 422, 429, 503,
+        400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503,
         ok={"description": "the picture, or JSON with Accept: application/json", "model": CropAnswer,
-              "content": _PICTURES},
+              "content": PICTURES},
     ),
     openapi_extra=form_body(CROP_FORM),
 )  # fmt: skip
 async def crop(request: Request) -> Response:
-    """Without box, boxes or points the main product is found automatically.
+    """Without box, boxes or points the main product is found automatically; with plate=true by the empty booth.
 
     The answer is the picture; with `Accept: application/json` it is in base64, with boxes, scores, other candidates,
-    the mask as RLE and a verdict whether to take the photo again.
+    the mask as RLE and a verdict whether to take the photo again. With a preset no picture is answered that breaks one
+    of its rules: `preset_failed` names the rule.
     """
     parts, stages, as_json = Parts(request), Stages(), wants_json(request)
     parts.inference.need_ready()
     form = await forms.read_form(request)
     form.need_known(CROP_FIELDS, CROP_FILES)
     data, prompt = form.image(), parse_prompts(form)
+    if forms.flag(form, "plate"):
+        prompt = by_plate(prompt, request)
     look, background = read_look(form)
     if len(prompt.boxes) > 1 and not as_json:
         raise problem(
@@ -90,6 +108,7 @@ async def crop(request: Request) -> Response:
             "send Accept: application/json, or one box",
         )
     photo_sha256 = await forms.sha256(data)
+    credits = await asyncio.to_thread(read_credits, data)
     del form
     async with parts.place() as place:
         image = await parts.decode(data, stages)
@@ -97,7 +116,9 @@ async def crop(request: Request) -> Response:
         behind = None if background is None else await parts.decode(background, stages)
         key = parts.inference.key(photo_sha256)
         await place.still_wanted()
-        pictures, products = await parts.inference.run(_work, parts, key, image, behind, prompt, look, as_json, stages)
+        look = look if behind is None else replace(look, background=behind)
+        make = partial(_work, parts, key, image, prompt, look, as_json, stages, credits)
+        pictures, products = await parts.inference.run(make)
     parts.metrics.stages(stages.ms)
     common = {"Server-Timing": timing(stages), "X-Model": parts.inference.model.manifest.name}
     first = pictures[0]
@@ -105,7 +126,7 @@ async def crop(request: Request) -> Response:
         headers = common | foreground(first) | {"ETag": first.etag, "X-Mask-Score": f"{first.score:.4f}"}
         return Response(first.data, media_type=MEDIA_TYPES[look.format], headers=headers)
     model = parts.inference.model
-    warnings = [dict(zip(("message", "hint"), p.answer.warning, strict=True)) for p in pictures if p.answer.warning]
+    warnings = [warning for p in pictures for warning in (p.answer.warning, *p.warnings) if warning is not None]
     answer = {
         "request_id": request_id(request),
         "photo_sha256": photo_sha256,
@@ -115,7 +136,7 @@ async def crop(request: Request) -> Response:
         "backend": model.backend,
         "precision": model.precision,
         "ms": stages.rounded(),
-        "warnings": warnings,
+        "warnings": warnings_json(contradictions(look) + warnings),
     }
     # The products come as bytes: a large picture in base64 is not for the event loop.
     body = b"".join([b'{"products":[', b",".join(products), b"],", JSONResponse(answer).body[1:]])
@@ -126,16 +147,14 @@ def _work(
     parts: Parts,
     key: str,
     image: Uint8Array,
-    behind: Uint8Array | None,
     prompt: Prompt,
     look: Look,
     as_json: bool,
     stages: Stages,
+    credits: Credits,
 ) -> tuple[list[Picture], list[bytes]]:
     """The pictures and, as_json, each one's `schemas.Product` in JSON; blocks."""
-    if behind is not None:
-        look = replace(look, background=behind)
-    pictures = make_products(parts.inference, key, image, prompt, look, parts.settings.max_pixels, stages)
+    pictures = make_products(parts.inference, key, image, prompt, look, parts.settings.max_pixels, stages, credits)
     products = []
     for picture in pictures if as_json else ():
         product = describe(picture, image, look)

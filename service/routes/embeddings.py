@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import base64
+import math
 from typing import Any
 
 import numpy as np
 from boothsam.runtime.images import encode_image
-from boothsam.runtime.masks import mask_to_rle, stability_score
+from boothsam.runtime.masks import mask_to_box, stability_score, window_to_rle
 from boothsam.runtime.model import ImageEmbedding, Prompts
-from boothsam.runtime.transforms import FloatArray
+from boothsam.runtime.transforms import FloatArray, Size, input_size, mask_window, upscale_logits_window
 from boothsam.service import forms
+from boothsam.service.embeddings import EarlierMask
 from boothsam.service.inference import IsGone
 from boothsam.service.problems import problem
-from boothsam.service.products import CLOSE_SCORE, full_mask
-from boothsam.service.routes.common import Parts, accepted, form_body, problem_responses, timing, wants_json
+from boothsam.service.products import CLOSE_SCORE
+from boothsam.service.routes.common import (
+    Parts,
+    accepted,
+    form_body,
+    no_embedding,
+    problem_responses,
+    timing,
+    wants_json,
+)
 from boothsam.service.schemas import EMBEDDING_FORM, EmbeddingAnswer, SegmentAnswer, SegmentQuestion
 from boothsam.service.stages import Stages
 from fastapi import APIRouter
@@ -37,23 +47,28 @@ async def embed(request: Request) -> Response:
     parts, stages = Parts(request), Stages()
     parts.inference.need_ready()
     form = await forms.read_form(request)
-    form.need_known((), ("image_file",))
-    data = form.image()
+    form.need_known(("keep",), ("image_file",))
+    data, keep = form.image(), forms.flag(form, "keep")
     key = parts.inference.key(await forms.sha256(data))
-    embedding, cached = parts.inference.cache.get(key), True
+    cache = parts.inference.cache
+    embedding, cached = cache.get(key), True
     if embedding is None:
 
-        async def make(photo: bytes, everybody_gone: IsGone) -> ImageEmbedding:
+        async def make(photo: bytes, everybody_gone: IsGone) -> tuple[ImageEmbedding, bytes]:
             async with parts.place(everybody_gone) as place:
                 image = await parts.decode(photo, stages)
                 await place.still_wanted()
                 made, _ = await parts.inference.run(parts.inference.embed, key, image, stages)
-            return made
+                if keep and cache.keep_photo(key, photo):
+                    cache.keep_pixels(key, image)
+            return made, photo
 
         cached = parts.inference.is_shared(key)
         shared = parts.inference.share(key, data, request.is_disconnected, make)
         del data, form  # ten identical photos are held once
-        embedding = await shared
+        embedding, data = await shared
+    if keep:
+        cache.keep_photo(key, data)
     parts.metrics.stages(stages.ms)
     model = parts.inference.model
     answer = {
@@ -61,6 +76,7 @@ async def embed(request: Request) -> Response:
         "size_hw": list(embedding.original_hw),
         "cached": cached,
         "nbytes": embedding.nbytes,
+        "photo_kept": cache.photo(key) is not None,
         "model": model.manifest.name,
         "precision": model.precision,
         "ms": stages.rounded(),
@@ -86,8 +102,9 @@ async def segment(id: str, request: Request) -> Response:
     question = await forms.read_json(request, SegmentQuestion)
     embedding = parts.inference.cache.get(id)
     if embedding is None:
-        raise problem("embedding_not_found", f"no embedding {id[:80]!r}, or it was dropped", "POST /embeddings again")
-    prompts = _prompts(question, _earlier(parts, id, question.mask_input))
+        raise no_embedding(id)
+    earlier = None if question.mask_input is None else parts.earlier_mask(id, question.mask_input, "mask_input")
+    prompts = _prompts(question, None if earlier is None else earlier.logits)
     as_png = not wants_json(request) and accepted(request).get("image/png", 0) > 0
     async with parts.place():
         masks, best = await parts.inference.run(_ask, parts, id, embedding, prompts, question, as_png, stages)
@@ -102,24 +119,13 @@ async def segment(id: str, request: Request) -> Response:
     answer = {
         "id": id,
         "size_hw": list(embedding.original_hw),
+        "mask_size_hw": list(_mask_size(embedding.original_hw, question)),
         "masks": masks,
         "best": best,
         "ambiguous": [index for index in order if scores[index] >= scores[best] - CLOSE_SCORE],
         "ms": stages.rounded(),
     }
     return JSONResponse(answer, headers=headers)
-
-
-def _earlier(parts: Parts, key: str, name: str | None) -> FloatArray | None:
-    if name is None:
-        return None
-    logits = parts.inference.cache.recall(key, name)
-    if logits is None:
-        # Asking without it would answer with another mask and not say so.
-        raise problem(
-            "invalid_prompt", f"mask_input {name!r} is no logits_id of this photo, or was dropped", "leave it out"
-        )
-    return logits
 
 
 def _prompts(question: SegmentQuestion, mask_input: FloatArray | None) -> Prompts:
@@ -129,6 +135,21 @@ def _prompts(question: SegmentQuestion, mask_input: FloatArray | None) -> Prompt
     if len(labels) != len(points):
         raise problem("invalid_prompt", f"{len(points)} points but {len(labels)} labels", "one label for each point")
     return Prompts.make(points or None, labels if points else None, question.box, mask_input)
+
+
+def _facts(question: SegmentQuestion) -> dict[str, Any]:
+    """The prompt in the words of `prompts.Answer.facts`."""
+    facts: dict[str, Any] = {} if question.box is None else {"box_xyxy": list(question.box)}
+    if question.points:
+        facts["point_coords"] = [list(point) for point in question.points]
+        facts["point_labels"] = question.labels or [1] * len(question.points)
+    return facts if question.mask_input is None else facts | {"mask_input": question.mask_input}
+
+
+def _mask_size(photo_hw: Size, question: SegmentQuestion) -> Size:
+    """(height, width) in which masks are written."""
+    side = question.mask_max_side
+    return photo_hw if side is None or side >= max(photo_hw) else input_size(photo_hw, side)
 
 
 def _ask(
@@ -144,23 +165,44 @@ def _ask(
     with stages.time("mask"):
         logits, scores = parts.inference.model.decode(embedding, prompts).select(question.multimask)
     best = int(np.argmax(scores[0]))
+    size_hw, asked = _mask_size(embedding.original_hw, question), _facts(question)
     masks = []
     with stages.time("encode"):
         for index in [best] if as_png else range(len(scores[0])):
-            one = np.ascontiguousarray(logits[0, index : index + 1])
-            mask, box = full_mask(one[0], embedding.original_hw)
-            record: dict[str, Any] = {
-                "iou_prediction": round(float(scores[0, index]), 6),
+            one, score = np.ascontiguousarray(logits[0, index : index + 1]), float(scores[0, index])
+            known = {
+                "iou_prediction": round(score, 6),
                 "stability_score": round(float(stability_score(one[0])), 6),
-                "box_xyxy": box,
-                "area": int(np.count_nonzero(mask)),
-                "logits_id": parts.inference.cache.remember(key, one),
+                "logits_id": parts.inference.cache.remember(key, EarlierMask(one, score, asked)),
             }
-            if as_png:
-                record["png"] = encode_image(mask, "png")
-            elif question.format == "png":
-                record["png_b64"] = base64.b64encode(encode_image(mask, "png")).decode()
-            else:
-                record["rle"] = mask_to_rle(mask)
-            masks.append(record)
+            written = _written(one[0], size_hw, embedding.original_hw, "png" if as_png else question.format)
+            if "png" in written and not as_png:
+                written["png_b64"] = base64.b64encode(written.pop("png")).decode()
+            masks.append(known | written)
     return masks, best
+
+
+def _written(logits: FloatArray, size_hw: Size, photo_hw: Size, kind: str) -> dict[str, Any]:
+    """One mask of (256, 256) logits at `size_hw`, as "rle" or "png", with box and area in photo pixels.
+
+    Only the mask's own window is enlarged and looked at: with three masks the whole photo would take longer than the
+    model.
+    """
+    window = mask_window(logits, size_hw)
+    x0, y0, x1, y1 = window or (0, 0, 1, 1)
+    part = upscale_logits_window(logits, size_hw, (x0, y0, x1, y1)) > 0
+    area = int(np.count_nonzero(part))
+    left, top, right, bottom = mask_to_box(part)
+    across, down = photo_hw[1] / size_hw[1], photo_hw[0] / size_hw[0]
+    box = [
+        math.floor((x0 + left) * across),
+        math.floor((y0 + top) * down),
+        math.ceil((x0 + right + 1) * across),
+        math.ceil((y0 + bottom + 1) * down),
+    ]
+    facts = {"box_xyxy": box if area else [0, 0, 0, 0], "area": round(area * across * down)}
+    if kind == "rle":
+        return facts | {"rle": window_to_rle(part, (x0, y0), size_hw)}
+    mask = np.zeros(size_hw, np.bool_)
+    mask[y0:y1, x0:x1] = part
+    return facts | {"png": encode_image(mask, "png")}

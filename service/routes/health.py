@@ -7,7 +7,7 @@ from typing import Any
 import boothsam
 from boothsam.service.metrics import CONTENT_TYPE
 from boothsam.service.problems import problem
-from boothsam.service.routes.common import Parts
+from boothsam.service.routes.common import Parts, answer_head
 from boothsam.service.schemas import Ready
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
@@ -100,3 +100,6 @@ async def model_ready(model: str, request: Request) -> Response:
     if model != content["model"]:
         raise problem("not_found", f"no model {model[:80]!r}; this service has {content['model']!r}", "GET /readyz")
     return JSONResponse({"name": model, "ready": is_ready}, 200 if is_ready else 503)
+
+
+answer_head(router)

@@ -5,11 +5,14 @@ Fields that this service has no use for are ignored, as there; URLs are refused,
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from boothsam.runtime.auto import find_product_in
+from boothsam.runtime.credits import Credits, read_credits, with_credits
 from boothsam.runtime.cutout import cut_out
 from boothsam.runtime.transforms import Uint8Array
 from boothsam.service import forms, removebg
@@ -88,13 +91,15 @@ async def remove_background(request: Request) -> Response:
     data, wanted = await _photo(form), _read(form)
     background = form.files.get("bg_image_file") or None
     photo_sha256 = await forms.sha256(data)
+    credits = await asyncio.to_thread(read_credits, data)
     del form
     async with parts.place() as place:
         image = await parts.decode(data, stages)
         del data
         behind = None if background is None else await parts.decode(background, stages)
         await place.still_wanted()
-        done = await parts.inference.run(_work, parts, photo_sha256, image, behind, wanted, wants_json(request), stages)
+        make = partial(_work, parts, photo_sha256, image, behind, wanted, credits, wants_json(request), stages)
+        done = await parts.inference.run(make)
     parts.metrics.stages(stages.ms)
     headers = {
         "X-Type": "product",
@@ -155,6 +160,7 @@ def _work(
     image: Uint8Array,
     behind: Uint8Array | None,
     wanted: _Wanted,
+    credits: Credits,
     as_json: bool,
     stages: Stages,
 ) -> _Done:
@@ -185,6 +191,8 @@ def _work(
             rgba = removebg.put_behind(rgba, layout.colour, behind)
     with stages.time("encode"):
         data, kind = removebg.encode(rgba, wanted.format, wanted.channels)
+        if kind != "zip" and wanted.channels == "rgba":
+            data = with_credits(data, credits)
     foreground = {"top": by0, "left": bx0, "width": bx1 - bx0, "height": by1 - by0}
     body, media_type = data, MEDIA_TYPES[kind]
     if as_json:

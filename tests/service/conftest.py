@@ -43,7 +43,7 @@ def run(color_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
 
     def invoke(*arguments: object) -> Any:
         words = [str(a) for a in arguments]
-        if words and words[0] in ("crop", "segment"):
+        if words and words[0] in ("crop", "segment", "batch"):
             words += ["--model", str(color_folder)] if "--model" not in words else []
             words += ["--threads", "1"] if "--threads" not in words else []
         return CliRunner().invoke(app, words)

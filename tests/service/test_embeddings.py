@@ -17,9 +17,10 @@ import pytest
 from boothsam.runtime.images import load_image
 from boothsam.runtime.masks import rle_to_mask
 from boothsam.runtime.model import ImageEmbedding, Prompts, SamModel
-from boothsam.service.embeddings import KEPT_LOGITS, EmbeddingCache, embedding_id
+from boothsam.service.embeddings import KEPT_LOGITS, EarlierMask, EmbeddingCache, embedding_id
 from boothsam.service.inference import Inference
 from boothsam.service.problems import ServiceProblem, problem
+from boothsam.service.routes.embeddings import _written
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -80,6 +81,30 @@ def test_masks_as_png_in_json_and_alone(client: TestClient, photos: Path) -> Non
     assert float(alone.headers["x-mask-score"]) == pytest.approx(
         body["masks"][body["best"]]["iou_prediction"], abs=1e-3
     )
+
+
+@pytest.mark.parametrize("format", ["rle", "png"])
+def test_masks_for_a_display_are_smaller_and_their_boxes_are_not(client: TestClient, photos: Path, format: str) -> None:
+    id = send(client, "/embeddings", photos / "one.png").json()["id"]
+    full = _ask(client, id, {"points": [CENTRE]}).json()
+    small = _ask(client, id, {"points": [CENTRE], "mask_max_side": 150, "format": format}).json()
+    assert full["size_hw"] == full["mask_size_hw"] == small["size_hw"] == [400, 600]
+    assert small["mask_size_hw"] == [100, 150]
+    one, other = full["masks"][full["best"]], small["masks"][small["best"]]
+    assert one["logits_id"] == other["logits_id"]
+    assert other["area"] == pytest.approx(one["area"], rel=0.03)
+    assert other["box_xyxy"] == pytest.approx(one["box_xyxy"], abs=4)
+    if format == "rle":
+        mask = rle_to_mask(other["rle"])
+    else:
+        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(other["png_b64"])))) > 0
+    assert mask.shape == (100, 150) and _disc_iou(mask.repeat(4, 0).repeat(4, 1)) > 0.9
+    assert _ask(client, id, {"points": [CENTRE], "mask_max_side": 4000}).json()["mask_size_hw"] == [400, 600]
+
+
+def test_an_empty_mask_has_no_box_and_no_run() -> None:
+    rows = _written(np.full((256, 256), -1, np.float32), (400, 600), (400, 600), "rle")
+    assert rows == {"box_xyxy": [0, 0, 0, 0], "area": 0, "rle": {"size": [400, 600], "counts": [240_000]}}
 
 
 def test_earlier_logits_refine_by_id(client: TestClient, photos: Path, model: SamModel) -> None:
@@ -195,7 +220,7 @@ def test_the_cache_drops_the_least_recently_used_by_bytes(model: SamModel) -> No
     _fill(cache, model, "c")
     assert cache.get("b") is None and cache.get("a") is kept and cache.get("c") is not None
     assert cache.nbytes == 2 * size
-    cache.remember("a", np.zeros((1, 256, 256), np.float32))  # logits count: the other one goes
+    cache.remember("a", EarlierMask(np.zeros((1, 256, 256), np.float32), 0.9))  # logits count: the other one goes
     assert len(cache) <= 1 and cache.nbytes <= cache.max_bytes
 
 
@@ -212,7 +237,7 @@ def test_a_cache_of_no_bytes_keeps_nothing(model: SamModel) -> None:
     cache = EmbeddingCache(0, 60)
     _fill(cache, model, "a")
     assert cache.get("a") is None and cache.nbytes == 0
-    assert cache.remember("a", np.zeros((1, 256, 256), np.float32)) is None
+    assert cache.remember("a", EarlierMask(np.zeros((1, 256, 256), np.float32), 0.9)) is None
 
 
 def test_an_embedding_lives_for_its_ttl_after_its_last_use(model: SamModel) -> None:
@@ -230,7 +255,9 @@ def test_an_embedding_lives_for_its_ttl_after_its_last_use(model: SamModel) -> N
 def test_logits_are_bounded_in_number(model: SamModel) -> None:
     cache = EmbeddingCache(1 << 30, 60)
     _fill(cache, model, "a")
-    names = [cache.remember("a", np.full((1, 256, 256), i, np.float32)) for i in range(KEPT_LOGITS + 1)]
+    names = [
+        cache.remember("a", EarlierMask(np.full((1, 256, 256), i, np.float32), 0.9)) for i in range(KEPT_LOGITS + 1)
+    ]
     assert cache.recall("a", str(names[0])) is None
     assert cache.recall("a", str(names[-1])) is not None
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from tests.service.fuzz_inputs import check_answer, damaged, few_or_many, whole
+from tests.service.fuzz_inputs import check_answer, damaged, few_or_many, files, whole
 from tests.service.http_client import service, settings
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis 4 needs Python 3.11")
@@ -30,9 +30,12 @@ schemathesis.openapi.format("binary", st.one_of(whole, whole, damaged, st.binary
 
 @pytest.fixture(scope="module")
 def client(color_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """A running, ready service with captures."""
-    folder = tmp_path_factory.mktemp("fuzz") / "captures"
-    with service(color_folder, captures_dir=str(folder), min_free_bytes=0) as started:
+    """A running, ready service with captures, and a photo to annotate."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "photos").mkdir()
+    (folder / "photos" / "one.png").write_bytes(files()[2])
+    folders = {"captures_dir": str(folder / "captures"), "annotate_dir": str(folder / "photos")}
+    with service(color_folder, min_free_bytes=0, **folders) as started:
         yield started
 
 
@@ -50,7 +53,7 @@ def _send(client: TestClient, case: Any) -> Any:
 
 
 def _operations() -> list[tuple[str, str]]:
-    paths = create_app(settings(None, captures_dir="unused")).openapi()["paths"]
+    paths = create_app(settings(None, captures_dir="unused", annotate_dir="unused")).openapi()["paths"]
     return [(method, path) for path, item in paths.items() for method in item]
 
 

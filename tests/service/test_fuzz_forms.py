@@ -44,10 +44,11 @@ CROP = _form(
     size=st.sampled_from(("1", "2", "64", "1400", "1500", "16384", "0")),
     format=st.sampled_from(("png", "jpg", "webp", "gif")),
     quality=st.sampled_from(("1", "92", "100", "101")),
-    shadow=st.sampled_from(("none", "drop", "long")),
+    shadow=st.sampled_from(("none", "drop", "contact", "cast", "long")),
     fill_holes=_flag,
     drop_islands=_flag,
     small_area=st.sampled_from(("1", "50", "2147483648", "0")),
+    preset=st.sampled_from(("ebay", "google", "shopify", "amazon", "amazn")),
 )
 _edge_or_share = st.sampled_from(("0", "10px", "20%", "100%", "101%", "-3px", "1e6", "wide", "500px"))
 REMOVEBG = _form(
@@ -83,8 +84,26 @@ QUESTION = st.fixed_dictionaries(
         "mask_input": st.sampled_from(("earlier", "0" * 32, "", None)),
         "multimask": st.booleans(),
         "format": st.sampled_from(("rle", "png", "gif")),
+        "mask_max_side": st.sampled_from((1, 2, 64, 16384, 16385, 0, None)),
     },
 )
+_earlier = st.sampled_from(("earlier", "earlier", "earlier", "0" * 32, ""))
+CUTOUT = st.tuples(
+    _form(
+        background=_color,
+        fill=st.sampled_from((0.85, 1, 0, 1e-320, 1.01, "x")),
+        margin=st.sampled_from((0, 7, 16384, -1, 2.5)),
+        size=st.sampled_from((1, 2, 64, 1400, 1500, 16384)),
+        format=st.sampled_from(("png", "jpg", "webp", "gif")),
+        quality=st.sampled_from((1, 100, 101)),
+        shadow=st.sampled_from(("none", "drop", "cast", "long")),
+        fill_holes=st.sampled_from((True, False, None, "yes")),
+        max_side=st.sampled_from((1, 16, 4000, 16384, 0, 10**400, None)),
+        limits=st.one_of(st.just([20, 8, 70, 52]), st.tuples(_number, _number, _number, _number), st.none()),
+    ),
+    _earlier,
+)
+_EARLIER_FIELDS = st.tuples(_earlier, st.sampled_from(("20,8,70,52", "1,2,3", "")), st.booleans())
 _photo = st.one_of(whole, whole, whole, damaged)
 
 
@@ -170,3 +189,45 @@ def test_segment(client: TestClient, document: dict[str, Any], accept: str) -> N
 
     ask()
     _succeeded(seen)
+
+
+def test_cutout(client: TestClient, document: dict[str, Any]) -> None:
+    seen: Counter[int] = Counter()
+    key, first = _kept(client)
+
+    @few_or_many
+    @given(question=CUTOUT)
+    def ask(question: tuple[dict[str, Any], str]) -> None:
+        fields, mask = question
+        body = fields | {"logits_id": first if mask == "earlier" else mask}
+        answer = client.post(f"/embeddings/{key}/cutout", json=body)
+        check_answer(document, "post", "/embeddings/{id}/cutout", answer)
+        seen[answer.status_code] += 1
+
+    ask()
+    _succeeded(seen)
+
+
+def test_captures_of_an_earlier_answer(client: TestClient, document: dict[str, Any]) -> None:
+    seen: Counter[int] = Counter()
+    key, first = _kept(client)
+
+    @few_or_many
+    @given(asked=_EARLIER_FIELDS, photo=_photo, fields=CAPTURE)
+    def ask(asked: tuple[str, str, bool], photo: bytes, fields: dict[str, Any]) -> None:
+        mask, limits, alone = asked
+        fields = {name: text for name, text in fields.items() if name in ("sku", "angle", "gtin") or not alone}
+        fields |= {"embedding_id": key, "logits_id": first if mask == "earlier" else mask, "limits": limits}
+        answer = send(client, "/captures", None if alone else photo, fields)
+        check_answer(document, "post", "/captures", answer)
+        seen[answer.status_code] += 1
+
+    ask()
+    _succeeded(seen)
+
+
+def _kept(client: TestClient) -> tuple[str, str]:
+    """An embedding with its photo, and a mask of it."""
+    key = send(client, "/embeddings", files()[0], {"keep": "true"}).json()["id"]
+    masks = client.post(f"/embeddings/{key}/segment", json={"points": [[45, 30]]}).json()["masks"]
+    return key, masks[0]["logits_id"]

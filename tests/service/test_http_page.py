@@ -31,7 +31,8 @@ def test_the_table_lists_every_code() -> None:
 
 def test_every_route_is_described(tmp_path: Path) -> None:
     text = PAGE.read_text()
-    missing = [path for path in create_app(Settings(captures_dir=tmp_path)).openapi()["paths"] if path not in text]
+    app = create_app(Settings(captures_dir=tmp_path, annotate_dir=tmp_path))
+    missing = [path for path in app.openapi()["paths"] if path not in text]
     assert not missing
 
 
