@@ -7,8 +7,12 @@ from typing import Annotated
 
 import typer
 from boothsam.service.commands import (
+    annotate,
     batch,
+    bench,
     captures,
+    catalogue,
+    check,
     config,
     crop,
     demo,
@@ -16,8 +20,10 @@ from boothsam.service.commands import (
     doctor,
     everything,
     models,
+    quantize,
     segment,
     serve,
+    verify,
 )
 from boothsam.service.console import Group, set_up_logging
 from boothsam.service.options import Verbose
@@ -56,6 +62,9 @@ def _root(
 for command in (
     crop.crop,
     batch.batch,
+    catalogue.catalogue,
+    check.check,
+    annotate.annotate,
     segment.segment,
     everything.everything,
     demo.demo,
@@ -63,8 +72,10 @@ for command in (
     models.download,
     models.export,
     distill.distill,
-    models.verify,
+    quantize.quantize,
+    verify.verify,
     doctor.doctor,
+    bench.bench,
     serve.serve,
 ):
     app.command()(command)

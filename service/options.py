@@ -23,7 +23,7 @@ Model = Annotated[
     typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Model to use; default: the bundled starter model"),
 ]
 Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="auto, ort-cuda, ort-cpu or ov")]
-Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto or fp32")]
+Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 or int8")]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, metavar="N", help="CPU threads; default: every core this process may use"),
@@ -52,6 +52,14 @@ MinScore = Annotated[
     float, typer.Option("--min-score", min=0, max=1, metavar="0-1", help="Leave out detections scored below this")
 ]
 Auto = Annotated[bool, typer.Option("--auto", help="Find the main product without a prompt")]
+Plate = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plate",
+        metavar="PHOTO",
+        help="Photo of the empty booth: what differs from it is the product; repeat for several shots of it",
+    ),
+]
 BackgroundColour = Annotated[
     str | None,
     typer.Option("--background", metavar="COLOUR", help="transparent (default), white, black, grey or #rrggbb"),
@@ -72,7 +80,42 @@ Size = Annotated[
     typer.Option("--size", min=1, max=16384, metavar="PIXELS", help="Side of a square canvas, in pixels"),
 ]
 Quality = Annotated[int, typer.Option("--quality", min=1, max=100, metavar="1-100", help="JPEG or WebP quality")]
-Shadow = Annotated[str, typer.Option("--shadow", metavar="none|drop", help="drop: a soft shadow under the product")]
+PresetQuality = Annotated[
+    int | None, typer.Option("--quality", min=1, max=100, metavar="1-100", help="JPEG or WebP quality; default 92")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME|FILE", help="amazon, ebay, google, gs1, shopify, vtex, or your own .toml"),
+]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", metavar="TEMPLATE", help="Names of files in the folder OUT, such as '{sku}_{n}'"),
+]
+Sku = Annotated[str | None, typer.Option("--sku", metavar="TEXT", help="For {sku} in names")]
+Gtin = Annotated[
+    str | None,
+    typer.Option("--gtin", metavar="DIGITS", help="For {gtin} and {gtin14}; default: the number in the photo's name"),
+]
+View = Annotated[
+    str | None,
+    typer.Option("--view", metavar="CODE", help="GS1's type, face, angle and state for names; default A1N1, the front"),
+]
+Turntable = Annotated[
+    str | None,
+    typer.Option(
+        "--turntable",
+        metavar="clockwise|counterclockwise",
+        help="The photos are one full turn, front first: names get the face at the quarter turns, else a frame number",
+    ),
+]
+Shadow = Annotated[
+    str,
+    typer.Option(
+        "--shadow",
+        metavar="none|drop|contact|cast",
+        help="contact: a dark band where it stands; cast: and its outline on the ground; drop: as if it floated",
+    ),
+]
 FillHoles = Annotated[bool, typer.Option("--fill-holes", help="Close small holes in the product")]
 DropIslands = Annotated[bool, typer.Option("--drop-islands", help="Drop small pieces apart from the product")]
 SmallArea = Annotated[

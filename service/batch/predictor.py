@@ -156,18 +156,23 @@ class Predictor:
     def write(self, ticket: Ticket) -> Ticket:
         """Cut the products out and write their pictures; they are on the disk when this returns."""
         assert ticket.photo is not None
-        item, names = ticket.work.item, ticket.work.outputs
         try:
-            paths = [self._out.folder / name for name in names]
-            products = write_products(ticket.photo, ticket.answers, paths, item.look, self._write)
+            products = self._products(ticket, ticket.photo)
         except Exception as error:
             return self._failed(ticket, error)
-        for product, name in zip(products, names, strict=True):
-            product["output"] = name
-        known = describe(self.model, item.photo, ticket.photo, ticket.answers, products)
+        known = describe(self.model, ticket.work.item.photo, ticket.photo, ticket.answers, products)
         auto = [product.get("auto", {}) for product in products]
         known["ambiguous"] = any(found.get("ambiguous", False) for found in auto)
         return ticket.end(ticket.facts | {"status": "done", "finished": _now()} | known)
+
+    def _products(self, ticket: Ticket, photo: Photo) -> list[Record]:
+        """Write the pictures; a record for each, its `output` relative to the output folder."""
+        names = ticket.work.outputs
+        paths = [self._out.folder / name for name in names]
+        products = write_products(photo, ticket.answers, paths, ticket.work.item.look, self._write)
+        for product, name in zip(products, names, strict=True):
+            product["output"] = name
+        return products
 
     def _write(self, target: Path, data: bytes) -> None:
         try:

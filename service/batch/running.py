@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from boothsam.runtime.errors import BoothsamError, OutputError
 from boothsam.service.batch.journal import Journal
@@ -17,12 +18,25 @@ from boothsam.service.batch.predictor import SKIPPED, CannotGoOn, ModelChoice, P
 from boothsam.service.batch.progress import Counter, Ticker
 from boothsam.service.batch.sources import Defaults, make_item
 from boothsam.service.batch.watch import Watcher, move_away
-from boothsam.service.batch.work import Item, Policy, Work
+from boothsam.service.batch.work import Item, Known, Policy, Work
 from boothsam.service.console import explain, say_exception
 
 MAX_PIXELS = 100_000_000  # decoded at once; matting takes some 20 bytes for each of them at its peak
 
 Run = Callable[[Iterable[Work], threading.Event], Iterator[Record]]
+
+
+class Namer(Protocol):
+    """Says which files belong to which photo; see `Names`."""
+
+    def plan(self, items: Iterable[Item], known: Mapping[str, Known], policy: Policy) -> list[Work]:
+        """Work for each item, its new names written down. Raises OSError."""
+
+    def release(self, ids: Sequence[str]) -> None:
+        """The photos of these ids are moved away. Raises OSError."""
+
+    def close(self) -> None:
+        """Nothing more is asked for."""
 
 
 @dataclass
@@ -31,24 +45,33 @@ class Batch:
 
     out: OutFolder
     journal: Journal
-    names: Names
+    names: Namer
     policy: Policy
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, policy: Policy) -> Iterator[Batch]:
+    def open(
+        cls,
+        folder: Path,
+        policy: Policy,
+        *,
+        place: Callable[[Path], OutFolder] = OutFolder,
+        namer: Callable[[OutFolder, Mapping[str, Known]], Namer] = Names,
+    ) -> Iterator[Batch]:
         """Lock the folder and read what it knows.
+
+        place: where in the folder a batch of this kind keeps its things. namer: says which files are whose.
 
         Raises:
             OutputError: another batch writes there, or it cannot be written.
         """
-        out = OutFolder(folder)
+        out = place(folder)
         with ExitStack() as stack:
             stack.enter_context(out.locked())
             try:
                 journal = Journal(out.journal)
                 stack.callback(journal.close)
-                names = Names(out, journal.known)
+                names = namer(out, journal.known)
                 stack.callback(names.close)
             except OSError as error:
                 raise out.refused(error) from error
@@ -83,12 +106,13 @@ class Local:
     """Runs work on this machine's threads.
 
     threads: CPU threads of the network, and as many photos are decoded and cut out beside it; None takes every core
-    that the process may use.
+    that the process may use. predictor: makes what takes the photos.
     """
 
     choice: ModelChoice
     out: Path
     max_pixels: int = MAX_PIXELS
+    predictor: Callable[[ModelChoice, Path], Predictor] = Predictor
 
     def __call__(self, works: Iterable[Work], stop: threading.Event) -> Iterator[Record]:
         """Records as they come. Raises CannotGoOn, and what loading the model raises."""
@@ -97,7 +121,7 @@ class Local:
         threads = self.choice.threads or cores()
         before = cv2.getNumThreads()
         cv2.setNumThreads(1)  # whole photos side by side use the cores better than parts of one
-        predictor = Predictor(self.choice, self.out)
+        predictor = self.predictor(self.choice, self.out)
         budget = Budget(self.max_pixels)
 
         def read(work: Work) -> Ticket:

@@ -5,7 +5,7 @@ name, sku   what its pictures are called, instead of the photo's name
 box         x0,y0,x1,y1 in photo pixels; several, for several products, with ; between
 points      x,y; several, to refine one product, with ; between
 labels      1 (product) or 0 (background) for each point, with ; or , between; all 1 if left out
-background, fill, margin, size, quality, fill_holes, drop_islands, small_area   as the options of `boothsam crop`
+background, fill, margin, size, quality, fill_holes, drop_islands, small_area, shadow: as the options of `boothsam crop`
 
 An empty cell leaves the choice to the command line. Parquet may hold lists of numbers where CSV has text. A row that
 is wrong makes its own photo fail.
@@ -117,6 +117,7 @@ _LOOK: dict[str, Any] = {
     "fill_holes": _flag,
     "drop_islands": _flag,
     "small_area": _within(1, 1 << 31),
+    "shadow": lambda column, text: text,
 }
 
 

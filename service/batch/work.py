@@ -52,6 +52,8 @@ class Item:
         found = [] if request.detections is None else request.detections.of(self.photo, only=True)
         boxes = [(record.box, record.relative) for record in found]
         asked = [request.boxes, request.points, boxes, request.auto, asdict(self.look), model_key]
+        if request.plate is not None:
+            asked.append(request.plate.key)
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

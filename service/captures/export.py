@@ -105,11 +105,11 @@ def csv_blocks(captures: Iterable[Capture]) -> Iterator[bytes]:
 
 def _csv_row(values: Iterable[Any]) -> bytes:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerow([_cell(value) for value in values])
+    csv.writer(out, lineterminator="\r\n").writerow([spreadsheet_cell(value) for value in values])
     return out.getvalue().encode()
 
 
-def _cell(value: Any) -> Any:
+def spreadsheet_cell(value: Any) -> Any:
     """A text that a spreadsheet would run as a formula gets an apostrophe in front."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         try:

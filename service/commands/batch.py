@@ -30,12 +30,14 @@ def batch(
     boxes: options.Boxes = None,
     min_score: options.MinScore = 0.0,
     auto: options.Auto = False,
+    plate: options.Plate = None,
     background: options.BackgroundColour = None,
     fill: options.Fill = None,
     margin: options.Margin = None,
     size: options.Size = None,
     format: Annotated[str, typer.Option("--format", metavar="png|jpg|webp", help="Of the pictures")] = "png",
     quality: options.Quality = 92,
+    shadow: options.Shadow = "none",
     fill_holes: options.FillHoles = False,
     drop_islands: options.DropIslands = False,
     small_area: options.SmallArea = None,
@@ -80,7 +82,7 @@ def batch(
 ) -> None:
     """Cut products out of many photos: a folder, a table, a booth's drop folder.
 
-    Without a prompt, as with --auto, the main product is found; --box, --point and --boxes are as for `boothsam crop`
+    Without a prompt, as with --auto, the main product is found; --box, --point, --boxes and --plate are as for `boothsam crop`
     and hold for every photo; a table's columns (photo, box, points, labels, name or sku, background, fill, margin,
     size, quality) hold for their own row. The pictures lie in OUT as the photos lie in their folder.
 
@@ -99,8 +101,9 @@ def batch(
         raise OptionError("--move-done needs --watch")
     if ray is not None and watch:
         raise OptionError("--ray and --watch exclude each other", hint="watch with one machine, or run --ray again")
-    request = Request.parse(box, point, boxes, min_score, auto=auto or not (box or point or boxes))
-    look = Look(format, background, fill, margin, size, quality, fill_holes, drop_islands, small_area)
+    auto = auto or not (box or point or boxes or plate)
+    request = Request.parse(box, point, boxes, min_score, auto, plate)
+    look = Look(format, background, fill, margin, size, quality, fill_holes, drop_islands, small_area, shadow)
     defaults = Defaults(request, look)
     drop = _drop(sources, out, defaults, settle, poll, move_done) if watch else None
     items = [] if drop is not None else find_items(sources, out, defaults)

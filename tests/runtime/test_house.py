@@ -76,7 +76,7 @@ def test_imports_point_one_way(folder: str, banned: tuple[str, ...]) -> None:
 def test_every_package_of_the_tree_is_listed_for_the_wheel() -> None:
     mapping = {folder: name for name, folder in SETUPTOOLS["package-dir"].items()}
     found = set()
-    for top in ("runtime", "export", "engines", "service", "training"):
+    for top in ("runtime", "export", "engines", "service", "training", "benchmarks/lab"):
         for init in (ROOT / top).rglob("__init__.py"):
             folder = init.parent.relative_to(ROOT)
             base = next(p for p in (folder, *folder.parents) if p.as_posix() in mapping)
@@ -96,7 +96,7 @@ def test_public_names_are_sorted_and_resolve() -> None:
 def test_no_file_is_two_rooms() -> None:
     long = {
         p.relative_to(ROOT).as_posix(): n
-        for top in ("runtime", "export", "engines", "service", "training")
+        for top in ("runtime", "export", "engines", "service", "training", "benchmarks")
         for p in (ROOT / top).rglob("*.py")
         if (n := len(p.read_text().splitlines())) > 400
     }
