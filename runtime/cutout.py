@@ -113,6 +113,7 @@ class CutOut:
         size: int | tuple[int, int] | None = None,
         fill: float | None = None,
         margin: int | None = None,
+        box_xyxy: Box | None = None,
     ) -> Uint8Array:
         """The product centred on a canvas: (height, width, 3) RGB, or (height, width, 4) RGBA when transparent.
 
@@ -124,6 +125,7 @@ class CutOut:
             fill: share of the usable canvas that the product's box spans on its tighter side, 0..1. Default 0.85, or 1
                 when only a margin is given.
             margin: pixels that stay free on each side, before `fill` applies. Default 0.
+            box_xyxy: what is centred and measured, in photo pixels, x1 and y1 exclusive. Default: `box_xyxy`.
 
         Raises:
             OptionError: a value outside its range.
@@ -138,7 +140,10 @@ class CutOut:
             )
         if margin < 0:
             raise OptionError(f"margin {margin} is a number of pixels, 0 or more")
-        x0, y0, x1, y1 = self._box()
+        left, top = self.window_xyxy[:2]
+        x0, y0, x1, y1 = np.subtract(box_xyxy or self.box_xyxy, (left, top, left, top)).tolist()
+        if x1 <= x0 or y1 <= y0:
+            raise OptionError(f"box_xyxy {box_xyxy} is empty", hint="leave it out to take the product's own box")
         if size is None and picture is not None and picture.ndim == 3:
             size = picture.shape[1], picture.shape[0]
         if size is None:
@@ -223,6 +228,20 @@ def cut_out(
     return CutOut(rgba, (x0 + left, y0 + top, x0 + left + across, y0 + top + down), original_hw)
 
 
+def shrink(picture: Uint8Array, max_side: int) -> Uint8Array:
+    """A (h, w, 3) RGB or straight (h, w, 4) RGBA picture, its longer side at most `max_side` pixels, averaged by area.
+
+    Returns the picture itself where it is no larger.
+    """
+    scale = max_side / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    if picture.shape[2] == 4:
+        return _straight(_scaled(picture, scale))
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _nothing() -> NothingFound:
     return NothingFound(
         "the mask is empty: no product there",
@@ -284,15 +303,20 @@ def _picture(background: Background) -> Uint8Array | None:
     if not isinstance(background, str):
         check_image(background)
         return background
-    if background in _COLOURS:
-        return np.array(_COLOURS[background], np.uint8)
+    return flat_colour(background)
+
+
+def flat_colour(name: str) -> Uint8Array:
+    """(3,) uint8 RGB of "white", "black", "grey" or "#rrggbb". Raises OptionError."""
+    if name in _COLOURS:
+        return np.array(_COLOURS[name], np.uint8)
     try:
-        value = bytes.fromhex(background[1:]) if background[:1] == "#" and len(background) == 7 else b""
+        value = bytes.fromhex(name[1:]) if name[:1] == "#" and len(name) == 7 else b""
     except ValueError:
         value = b""
     if len(value) != 3:
         raise OptionError(
-            f"unknown background {background!r}",
+            f"unknown background {name!r}",
             hint=f"use transparent, {', '.join(_COLOURS)}, #rrggbb or a picture array",
         )
     return np.frombuffer(value, np.uint8)

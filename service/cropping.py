@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from boothsam.runtime.cutout import AlphaOptions, Background, CutOut, cut_out
+from boothsam.runtime.credits import NO_CREDITS, Credits, read_credits
+from boothsam.runtime.cutout import DEFAULT_FILL, AlphaOptions, Background, CutOut, cut_out
 from boothsam.runtime.errors import OptionError
-from boothsam.runtime.images import Source, encode_image, load_image, write_atomic
+from boothsam.runtime.images import Source, load_image, read_source, write_atomic
 from boothsam.runtime.model import SamModel
-from boothsam.runtime.transforms import Uint8Array, preprocess
+from boothsam.runtime.transforms import Size, Uint8Array, preprocess
 from boothsam.service.outputs import Task, make_parent
+from boothsam.service.presets.finish import Finished, encode, finish_for
+from boothsam.service.presets.layout import ATTEMPTS, Placed, Strictness, place
+from boothsam.service.presets.look import broken_rules
+from boothsam.service.presets.preset import Preset
 from boothsam.service.prompts import Answer, Request
-from boothsam.service.shadow import SHADOWS, with_shadow
+from boothsam.service.shadow import check_shadow, on_canvas_with_shadow, with_shadow
 from boothsam.service.stages import Stages
 
 Write = Callable[[Path, bytes], None]
@@ -25,7 +31,10 @@ SMALL = 0.001  # share of the photo below which a hole or an island is small
 
 @dataclass(frozen=True)
 class Look:
-    """How the product picture shall look; None leaves a choice to `CutOut.on_canvas`."""
+    """How the product picture shall look; None leaves a choice to `CutOut.on_canvas`.
+
+    preset: the market whose rules the picture is made for and checked against; see `presets.look.preset_look`.
+    """
 
     format: str
     background: Background = None
@@ -37,14 +46,15 @@ class Look:
     drop_islands: bool = False
     small_area: int | None = None
     shadow: str = "none"
+    preset: Preset | None = None
 
     def __post_init__(self) -> None:
-        if self.shadow not in SHADOWS:
-            raise OptionError(f"unknown shadow {self.shadow!r}; expected {', '.join(SHADOWS)}")
+        check_shadow(self.shadow)
         if self.format == "jpg" and self.transparent:
             raise OptionError("a JPEG cannot be transparent", hint="--background white, or --format png")
-        if self.size is not None and 2 * (self.margin or 0) >= self.size:
-            raise OptionError(f"a margin of {self.margin} pixels leaves nothing of a canvas of {self.size} pixels")
+        if self.canvas is not None and 2 * (self.margin or 0) >= min(self.canvas):
+            sides = f"{min(self.canvas)} pixels"
+            raise OptionError(f"a margin of {self.margin} pixels leaves nothing of a canvas of {sides}")
         # One product pixel on a small canvas: a background or fill that is wrong is found before a model is loaded.
         CutOut(np.full((1, 1, 4), 255, np.uint8), (0, 0, 1, 1), (1, 1)).on_canvas(
             self.background, size=8, fill=self.fill
@@ -55,38 +65,88 @@ class Look:
         """Whether the picture keeps an alpha channel."""
         return self.background is None or (isinstance(self.background, str) and self.background == "transparent")
 
+    @property
+    def canvas(self) -> Size | None:
+        """(width, height) of the canvas in pixels: the chosen square, else the preset's; None leaves it open."""
+        if self.size is not None:
+            return self.size, self.size
+        return self.preset.make.size if self.preset is not None else None
+
     def picture(self, image: Uint8Array, answer: Answer) -> tuple[Uint8Array, CutOut]:
-        """The finished picture and the cut-out it was made of."""
+        """The finished picture, not yet encoded, and the cut-out it was made of."""
+        cut = self.cut(image, answer)
+        return self._draw(cut), cut
+
+    def cut(self, image: Uint8Array, answer: Answer) -> CutOut:
+        """The product without its background. Raises NothingFound."""
         small = self.small_area or max(1, round(SMALL * image.shape[0] * image.shape[1]))
         edges = AlphaOptions(fill_holes=small if self.fill_holes else 0, drop_islands=small if self.drop_islands else 0)
-        cut = cut_out(image, answer.logits, box=answer.limits, options=edges)
-        shown = with_shadow(cut) if self.shadow == "drop" else cut
+        return cut_out(image, answer.logits, box=answer.limits, options=edges)
+
+    def finish(self, cut: CutOut, credits: Credits = NO_CREDITS) -> Finished:
+        """The encoded picture of a cut-out, with the photo's credits; with a preset it has passed its check.
+
+        Raises:
+            PresetError: a rule of the preset cannot be kept, whatever of the product is taken for visible.
+        """
+
+        def written(array: Uint8Array, exact: bool = False) -> bytes:
+            return encode(array, self.format, self.quality, self.preset, credits, exact=exact)
+
+        if self.preset is None:
+            array = self._draw(cut)
+            return Finished(written(array), (array.shape[0], array.shape[1]), cut)
+        chosen = [rule.kind for rule, _ in broken_rules(self)]
+        return finish_for(self.preset, cut, lambda strict: self._draw_visible(cut, strict), written, chosen)
+
+    def _draw(self, cut: CutOut) -> Uint8Array:
+        """The picture's pixels."""
+        if self.preset is not None:
+            return self._draw_visible(cut, ATTEMPTS[0])[0]
         if self.transparent and (self.fill, self.margin, self.size) == (None, None, None):
-            return shown.rgba, cut
-        return shown.on_canvas(self.background, size=self.size, fill=self.fill, margin=self.margin), cut
+            return with_shadow(cut, kind=self.shadow).rgba
+        return on_canvas_with_shadow(cut, self.shadow, self.background, self.size, self.fill, self.margin)
+
+    def _draw_visible(self, cut: CutOut, strict: Strictness) -> tuple[Uint8Array, Placed]:
+        """The picture's pixels, laid out by what of the cut-out they show, and what that is."""
+        fill, margin = self.fill or DEFAULT_FILL, self.margin or 0
+        placed = place(cut, self.background, self.canvas, fill, margin, strict)
+        room = self.canvas, fill, margin
+        return on_canvas_with_shadow(placed.cut, self.shadow, self.background, *room, placed.box_xyxy), placed
 
 
 @dataclass
 class Photo:
     """A decoded photo on its way to its product pictures.
 
-    image: (H, W, 3) uint8 sRGB. frame, frame_hw: what `preprocess` made of it. stages: its times so far.
+    image: (H, W, 3) uint8 sRGB. frame, frame_hw: what `preprocess` made of it. stages: its times so far. credits: whose
+    photo it is.
     """
 
     image: Uint8Array
     frame: Uint8Array
     frame_hw: npt.NDArray[np.int32]
     stages: Stages
+    credits: Credits = NO_CREDITS
+
+
+class _Named(io.BytesIO):
+    """A photo's bytes with its name, for messages."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
 
 
 def read_photo(source: Source, image_size: int) -> Photo:
     """Decode a photo and lay it on the model's frame. Raises ImageError."""
     stages = Stages()
     with stages.time("decode_photo"):
-        image = load_image(source)
+        data, name = read_source(source)
+        image = load_image(_Named(data, name))
     with stages.time("encode"):
         frame, frame_hw = preprocess(image, image_size)
-    return Photo(image, frame, frame_hw, stages)
+    return Photo(image, frame, frame_hw, stages, read_credits(data))
 
 
 def ask_model(model: SamModel, photo: Photo, request: Request, path: Path, *, only: bool) -> list[Answer]:
@@ -109,15 +169,23 @@ def write_products(
     `write` raises.
     """
     with photo.stages.time("cut_out"):
-        pictures = [look.picture(photo.image, answer) for answer in answers]
+        pictures = [look.finish(look.cut(photo.image, answer), photo.credits) for answer in answers]
     products = []
-    for answer, (picture, cut), output in zip(answers, pictures, outputs, strict=True):
+    for answer, picture, output in zip(answers, pictures, outputs, strict=True):
         with photo.stages.time("write"):
-            write(output, encode_image(picture, output.suffix, quality=look.quality))
-        score = round(float(answer.iou_predictions[answer.best]), 4)
+            write(output, picture.data)
+        cut, score = picture.cut, round(float(answer.iou_predictions[answer.best]), 4)
         facts = {"window_xyxy": list(cut.window_xyxy), "product_xyxy": list(cut.box_xyxy), "predicted_iou": score}
-        products.append({"output": str(output), "size_hw": list(picture.shape[:2])} | facts | answer.facts)
+        product: dict[str, Any] = {"output": str(output), "size_hw": list(picture.size_hw)} | facts | answer.facts
+        if picture.report is not None:
+            product |= {"preset": picture.report.to_dict(), "warnings": warnings_json(picture.warnings)}
+        products.append(product)
     return products
+
+
+def warnings_json(warnings: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """Messages and hints, for JSON."""
+    return [dict(zip(("message", "hint"), warning, strict=True)) for warning in warnings]
 
 
 def describe(
@@ -132,7 +200,7 @@ def describe(
         "backend": model.backend,
         "precision": model.precision,
         "ms": photo.stages.rounded(),
-        "warnings": [dict(zip(("message", "hint"), a.warning, strict=True)) for a in answers if a.warning is not None],
+        "warnings": warnings_json([a.warning for a in answers if a.warning is not None]),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,12 +55,20 @@ def is_folder(out: Path, text: str, suffixes: Sequence[str] = tuple(_SUFFIXES)) 
 
 
 def plan(
-    photos: Sequence[Path], counts: Sequence[int | BoothsamError], out: Path, *, folder: bool, ending: str, force: bool
+    photos: Sequence[Path],
+    counts: Sequence[int | BoothsamError],
+    out: Path,
+    *,
+    folder: bool,
+    ending: str,
+    force: bool,
+    named: Sequence[tuple[Path, ...] | BoothsamError] | None = None,
 ) -> list[Task]:
     """A task for each photo, with names that collide neither with each other nor with the photos.
 
     counts: number of products of each photo, or the error that its detections gave. In a folder the name is the photo's
     stem, with -1, -2 for several products; the second photo of the same stem becomes stem_2.
+    named: the files of each photo instead, or why it has no name.
 
     Raises:
         OptionError: several results for a single file.
@@ -74,11 +82,14 @@ def plan(
     sources = {_identity(photo) for photo in photos}
     taken: set[str] = set()
     tasks = []
-    for photo, count in zip(photos, counts, strict=True):
+    for photo, count, own in zip(photos, counts, named or [()] * len(photos), strict=True):
         if isinstance(count, BoothsamError):
             tasks.append(Task(photo, (), count))
             continue
-        outputs = product_names(photo.stem, count, out, ending, taken) if folder else (out,)
+        if isinstance(own, BoothsamError):
+            tasks.append(Task(photo, (), own))
+            continue
+        outputs = own or (product_names(photo.stem, count, out, ending, taken) if folder else (out,))
         taken |= {output.name.casefold() for output in outputs}
         error: BoothsamError | None = None
         for output in outputs:
@@ -123,6 +134,18 @@ def make_parent(output: Path) -> None:
         raise OutputError(
             f"cannot create the folder {output.parent}: {error.strerror}", hint="choose another -o"
         ) from None
+
+
+def write_blocks(output: Path, blocks: Iterator[bytes]) -> None:
+    """Write a file of any size, whole or not at all; one that exists is replaced. Raises OSError, OutputError."""
+    make_parent(output)
+    partial = output.with_name(f".{output.name}.part")
+    try:
+        with partial.open("wb") as file:
+            file.writelines(blocks)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_text(output: Path, text: str, *, force: bool) -> None:

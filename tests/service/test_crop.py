@@ -66,7 +66,7 @@ def test_a_shadow_under_the_product(run: Run, photos: Path, tmp_path: Path) -> N
     assert (dropped[303:308, 200] < 246).all() and (dropped[2, 2] == 255).all()
     assert np.abs(plain[200, 200] - dropped[200, 200]).max() <= 2
     result = run("crop", photos / "one.png", "--box", DISC_BOX, "--shadow", "long", "-o", tmp_path / "long.png")
-    assert result.exit_code == 2 and "unknown shadow 'long'; expected none, drop" in result.stderr
+    assert result.exit_code == 2 and "unknown shadow 'long'; expected none, drop, contact, cast" in result.stderr
 
 
 def test_several_boxes_and_photos_go_to_a_folder(run: Run, photos: Path, tmp_path: Path) -> None:
