@@ -168,9 +168,7 @@ async def _small_json(request: Request, limit: int = MAX_TEXT) -> bytes:
 
 
 async def _multipart(request: Request, max_text: int, series: Collection[str] = (), most: int = MAX_FILES) -> Form:
-    parser = _InMemory(
-        request.headers, request.stream(), max_files=most, max_fields=MAX_FIELDS, max_part_size=max_text
-    )
+    parser = _InMemory(request.headers, request.stream(), max_files=most, max_fields=MAX_FIELDS, max_part_size=max_text)
     try:
         parsed = await parser.parse()
     except MultiPartException as error:

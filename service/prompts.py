@@ -1,4 +1,4 @@
-"""From --box, --point, --boxes and --auto to questions for the model, and the model's answers."""
+"""From --box, --point, --boxes, --plate and --auto to questions for the model, and the model's answers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from boothsam.service.detections import Box, Detections, read_detections
 
 if TYPE_CHECKING:
     from boothsam.runtime.model import ImageEmbedding, Prompts, SamModel
+    from boothsam.runtime.plate import Plate
     from boothsam.runtime.transforms import FloatArray, Size, Uint8Array
 
 BOX_MARGIN = 0.1
-NO_PROMPT_HINT = "--auto finds the main product; or give --box x0,y0,x1,y1, --point x,y or --boxes detections.json"
+NO_PROMPT_HINT = (
+    "--auto finds the main product; or give --box x0,y0,x1,y1, --point x,y, --boxes detections.json, --plate empty.jpg"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Request:
     points: tuple[tuple[float, float, int], ...] = ()
     detections: Detections | None = None
     auto: bool = False
+    plate: Plate | None = None
 
     @classmethod
     def parse(
@@ -76,15 +80,16 @@ class Request:
         boxes: Path | None = None,
         min_score: float = 0.0,
         auto: bool = False,
+        plate: Sequence[Path] | None = None,
     ) -> Request:
-        """From the texts of the command line.
+        """From the texts of the command line. plate: photos of the empty booth.
 
         Raises:
             PromptError: nothing given, malformed numbers, or kinds of prompts that exclude each other.
+            ImageError, OptionError: a plate's photo that cannot be read or does not fit the others.
         """
-        kinds = [
-            name for name, given in (("--auto", auto), ("--boxes", boxes), ("--box or --point", box or point)) if given
-        ]
+        given = (("--auto", auto), ("--plate", plate), ("--boxes", boxes), ("--box or --point", box or point))
+        kinds = [name for name, value in given if value]
         if not kinds:
             raise PromptError("no prompt was given", hint=NO_PROMPT_HINT)
         if len(kinds) > 1:
@@ -100,7 +105,8 @@ class Request:
             raise PromptError(
                 "every --point is a background point (,0)", hint="give at least one --point x,y on the product"
             )
-        return cls(parsed_boxes, points, read_detections(boxes, min_score) if boxes else None, auto)
+        detections = read_detections(boxes, min_score) if boxes else None
+        return cls(parsed_boxes, points, detections, auto, _read_plate(plate) if plate else None)
 
     def count(self, photo: Path, *, only: bool) -> int:
         """Number of products this photo is asked for.
@@ -129,6 +135,8 @@ class Request:
         """
         if self.auto:
             return [_auto(model, embedding, image)]
+        if self.plate is not None:
+            return [ask_with_plate(model, embedding, image, self.plate)]
         prompts, facts = self._prompts(photo, embedding.original_hw, only)
         points = 0 if prompts.point_coords is None else prompts.point_coords.shape[1]
         three = (prompts.box_xyxy is None and points == 1) if multimask is None else multimask
@@ -189,6 +197,24 @@ def _auto(model: SamModel, embedding: ImageEmbedding, image: Uint8Array) -> Answ
             "choose with " + " or ".join(f"--box {place}" for place in places[1:]),
         )
     return Answer(found.low_res_mask[None], np.array([found.iou_prediction], np.float32), 0, None, facts, warning)
+
+
+def ask_with_plate(model: SamModel, embedding: ImageEmbedding, image: Uint8Array, plate: Plate) -> Answer:
+    """What the plate sees, as a prompt for the model.
+
+    Raises:
+        NothingFound: the booth is empty. CameraMoved: the photo does not show the plate's booth.
+    """
+    match = plate.compare(image)
+    masks, scores = model.decode(embedding, match.prompts).select(multimask_output=False)
+    return Answer(masks[0], scores[0], int(scores[0].argmax()), match.box_xyxy, {"plate": match.facts})
+
+
+def _read_plate(photos: Sequence[Path]) -> Plate:
+    from boothsam.runtime.images import load_image
+    from boothsam.runtime.plate import Plate
+
+    return Plate.from_images(load_image(photo) for photo in photos)
 
 
 def _parse_numbers(text: str, option: str, form: str) -> list[float]:
