@@ -52,8 +52,8 @@ class Settings(BaseSettings):
     kiosk: bool = Field(True, description="whether the kiosk's page is served at /")
 
     model: str | None = Field(None, description="model folder or installed name; default: the bundled starter model")
-    backend: str = Field("auto", description="auto, ort-cuda, ort-cpu or ov")
-    precision: str = Field("auto", description="auto or fp32")
+    backend: str = Field("auto", description="auto, trt, ort-cuda, ort-cpu or ov")
+    precision: str = Field("auto", description="auto, fp32, fp16 or int8")
     threads: Count | None = Field(None, description="CPU threads of the model; default: every usable core")
 
     in_flight: Count = Field(1, le=64, description="photos that are worked on at once")

@@ -88,6 +88,7 @@ def export(
     Written into a zip file or, where OUT has no ending, into a folder. The service may run meanwhile. Prints OUT.
     """
     from boothsam.service.captures.export import csv_blocks, members, write_folder, zip_blocks
+    from boothsam.service.outputs import write_blocks
 
     reader, suffix = _reader(folder), out.suffix.lower()
     kind = format or ("csv" if suffix == ".csv" else "zip")
@@ -99,9 +100,9 @@ def export(
         raise OutputError(f"{out} exists", hint="--force replaces it")
     captures = _Counted(reader.walk(after=after, sku=sku, gtin=gtin))
     if kind == "csv":
-        _write(out, csv_blocks(captures))
+        write_blocks(out, csv_blocks(captures))
     elif suffix == ".zip":
-        _write(out, zip_blocks(members(reader, captures, kind)))
+        write_blocks(out, zip_blocks(members(reader, captures, kind)))
     else:
         write_folder(members(reader, captures, kind), out)
     say(f"{captures.count} captures")
@@ -118,20 +119,6 @@ class _Counted:
         for capture in self._captures:
             self.count += 1
             yield capture
-
-
-def _write(out: Path, blocks: Iterator[bytes]) -> None:
-    """Write a file of any size, whole or not at all."""
-    from boothsam.service.outputs import make_parent
-
-    make_parent(out)
-    partial = out.with_name(f".{out.name}.part")
-    try:
-        with partial.open("wb") as file:
-            file.writelines(blocks)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @app.command()

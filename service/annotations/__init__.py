@@ -1,0 +1,1 @@
+"""Annotation mode: masks over a folder of photos, kept as PNG files and COCO records."""
