@@ -87,7 +87,7 @@ def _strip(rows: Uint8Array, top: int, bottom: int) -> tuple[bytes, int, int]:
     packer = deflate.compressobj(1, zlib.DEFLATED, -15)
     last = bottom == rows.shape[0]
     data = packer.compress(filtered) + packer.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
-    return _chunk(b"IDAT", data), zlib.adler32(filtered), filtered.size
+    return _chunk(b"IDAT", data), zlib.adler32(filtered.data), filtered.size
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

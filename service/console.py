@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,4 +188,6 @@ def set_up_logging(verbosity: int) -> None:
     logger = logging.getLogger("boothsam")
     if not any(isinstance(handler, _Echo) for handler in logger.handlers):
         logger.addHandler(_Echo())
+    # Pillow's remarks on damaged metadata, with lines of its source: what matters of them is said by whoever reads it.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))

@@ -229,7 +229,7 @@ class DecodeWorker:
                     self._free()
 
     async def _ask(self, request: bytes, descriptors: list[int], header: Header) -> bytes:
-        """The worker's reply to a photo that is done. One that dies or hangs before it took the photo is replaced once."""
+        """The reply to a photo that is done. A worker that dies or hangs before it took the photo is replaced once."""
         for _ in range(2):
             child = await self._warm()
             with contextlib.suppress(ConnectionError, asyncio.TimeoutError):

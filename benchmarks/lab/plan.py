@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from boothsam.runtime.errors import OptionError
 from boothsam.runtime.images import encode_image, load_image
+from boothsam.runtime.transforms import FloatArray
 
 PROMPTS = (1, 8, 64)
 
@@ -62,7 +63,7 @@ def demo_photo(folder: Path, megapixels: float = 12.0) -> Subject:
     small = load_image(files("boothsam.runtime.demo").joinpath("coffee.jpg").read_bytes())
     scale = (megapixels * 1e6 / (small.shape[0] * small.shape[1])) ** 0.5
     large = cv2.resize(small, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    noise = np.random.default_rng(0).normal(0, 3, large.shape).astype(np.float32)
+    noise = 3 * np.random.default_rng(0).standard_normal(large.shape, np.float32)
     photo = np.clip(large + noise, 0, 255).astype(np.uint8)
     path = folder / f"demo-{megapixels:g}mp.jpg"
     path.write_bytes(encode_image(photo, "jpg", quality=90))
@@ -82,8 +83,8 @@ def photos_in(folder: Path, most: int = 8) -> tuple[Subject, ...]:
     return tuple(subjects)
 
 
-def ellipse_logits() -> np.ndarray:
+def ellipse_logits() -> FloatArray:
     """(256, 256) float32 logits of an ellipse inside the demo's box: what a trained model's mask costs downstream."""
-    y, x = np.mgrid[:256, :256].astype(np.float32)
+    x, y = np.arange(256, dtype=np.float32)[None], np.arange(256, dtype=np.float32)[:, None]
     inside = 1 - ((x - 118) / 70) ** 2 - ((y - 86) / 62) ** 2
-    return (20 * inside).astype(np.float32)
+    return np.asarray(20 * inside, np.float32)

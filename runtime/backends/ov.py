@@ -122,9 +122,10 @@ class OvSession:
             for index, array in enumerate(arrays):
                 request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
             for index, (name, spec) in enumerate(self._outputs.items()):
-                if None not in spec.shape:
+                shape = tuple(side for side in spec.shape if side is not None)
+                if len(shape) == len(spec.shape):
                     # Written in place: the caller owns the memory without a copy.
-                    results[name] = np.empty(spec.shape, spec.dtype)
+                    results[name] = np.empty(shape, spec.dtype)
                     request.set_output_tensor(index, openvino.Tensor(results[name], shared_memory=True))
             request.infer()
             for index, name in enumerate(self._outputs):

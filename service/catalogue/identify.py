@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -122,17 +123,17 @@ def name_all(
     """Names for all pictures of a catalogue: the same photos always get the same ones.
 
     photos: path in the folder, what it shows, and how many pictures it gives. A product's pictures are counted in the
-    order of `n`, angle and name. Photos that cannot be named, or whose pictures would share a name, get an error.
+    order of angle and name, with each `n` at its place. Photos that cannot be named, or whose pictures would share a
+    name, get an error.
     """
     groups: dict[str, list[int]] = {}
     for index, (photo, shown, _) in enumerate(photos):
         if isinstance(shown, Shown):
-            key = f"gtin {shown.gtin}" if shown.gtin else f"sku {_folded(shown.sku or photo.stem)}"
-            groups.setdefault(key, []).append(index)
+            groups.setdefault(_product(photo, shown, template), []).append(index)
     counts: dict[int, int] = {}
     for members in groups.values():
         n = 1
-        for index in sorted(members, key=lambda i: _order(photos[i][0], photos[i][1])):
+        for index in _in_order(members, photos):
             counts[index] = n
             n += photos[index][2]
     named = [_name(photo, shown, many, counts.get(i, 1), template, preset) for i, (photo, shown, many) in
@@ -175,12 +176,39 @@ def _without_collisions(photos: Sequence[PurePosixPath], named: Sequence[Named])
     return result
 
 
-def _order(photo: PurePosixPath, shown: Shown | BoothsamError) -> tuple[int, int, int, list[tuple[int, int, str]]]:
+def _product(photo: PurePosixPath, shown: Shown, template: Template) -> str:
+    """What pictures that are counted together have in common: the number that their names have."""
+    by_gtin = bool({"gtin", "gtin14"} & set(template.fields)) or "sku" not in template.fields or not shown.sku
+    if shown.gtin and by_gtin:
+        return f"gtin {shown.gtin.zfill(14)}"
+    return f"sku {_folded(shown.sku or photo.stem)}"
+
+
+def _in_order(
+    members: Sequence[int], photos: Sequence[tuple[PurePosixPath, Shown | BoothsamError, int]]
+) -> Iterator[int]:
+    """The photos of one product: those that wish a place there, the others around them."""
+    wishes: dict[int, int] = {}
+    for index in members:
+        shown = photos[index][1]
+        if isinstance(shown, Shown) and shown.n is not None:
+            wishes[index] = shown.n
+    ordered = sorted(members, key=lambda i: _order(photos[i][0], photos[i][1]))
+    placed = deque(sorted((i for i in ordered if i in wishes), key=wishes.__getitem__))
+    others = deque(i for i in ordered if i not in wishes)
+    place = 1
+    while placed or others:
+        index = placed.popleft() if placed and (not others or wishes[placed[0]] <= place) else others.popleft()
+        place += photos[index][2]
+        yield index
+
+
+def _order(photo: PurePosixPath, shown: Shown | BoothsamError) -> tuple[int, int, list[tuple[int, int, str]]]:
     assert isinstance(shown, Shown)
     frame = _FRAME.fullmatch(shown.angle)
     angles: Mapping[str, int] = {angle: place for place, angle in enumerate(ANGLES)}
     place = len(ANGLES) if frame else angles.get(shown.angle.lower(), 0 if not shown.angle else len(ANGLES))
-    return shown.n if shown.n is not None else 0, place, int(frame[1]) if frame else 0, _natural(str(photo))
+    return place, int(frame[1]) if frame else 0, _natural(str(photo))
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -31,6 +32,25 @@ class CatalogueFolder(OutFolder):
         self.journal = self.corner / "journal.jsonl"
         self.names = self.corner / "names.jsonl"
         self.incoming = self.corner / "incoming"
+        self.written = self.corner / "written.jsonl"
+
+    def note(self, names: Sequence[str]) -> None:
+        """Write down, before they are written, which files are about to be the catalogue's own. Raises OSError."""
+        line = json.dumps({"outputs": list(names)}).encode() + b"\n"
+        descriptor = os.open(self.written, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, line)  # one call: threads do not mix their lines
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def noted(self) -> set[str]:
+        """Every file that was ever written. Raises OSError."""
+        file = LineFile(self.written)  # cuts off a half written line
+        try:
+            return {name for record in file.read() for name in record["outputs"]}
+        finally:
+            file.close()
 
 
 @dataclass(frozen=True)
@@ -121,18 +141,27 @@ def _item(item: Item, place: PurePosixPath, named: Named, ending: str, accept: b
 
 
 class Places:
-    """Which files of OUT were ever written by this catalogue, and for which photo.
+    """Which files of OUT were ever written by this catalogue, and for which photo the names are.
 
-    Files of others are never replaced, and own ones that are not wanted any more go. A name is written down before its
-    file, so that a file that exists is known for what it is after any interruption.
+    Files of others are never replaced, and own ones that are not wanted any more go. A photo has a name in ready/ and
+    in needs-work/, of which one is written: what somebody else puts in the other place is his. A name is written down
+    before its file, so that a file that exists is known for what it is after any interruption.
     """
 
     def __init__(self, out: OutFolder, known: Mapping[str, Known]) -> None:
+        assert isinstance(out, CatalogueFolder)
         self._out = out
         self._file = LineFile(out.names)
         self._owner: dict[str, str] = {}
         for record in self._file.read():
             self._owner.update(dict.fromkeys(record["outputs"], record["id"]))
+        self._before = {name for record in known.values() for name in record.outputs}
+        self._own = self._written()
+
+    def _written(self) -> set[str]:
+        """Files that are the catalogue's own; nobody else calls a file as it calls thumbnails."""
+        thumbs = {name for name in self._owner if name.startswith(f"{THUMBS}/")}
+        return thumbs | self._before | self._out.noted()
 
     def plan(self, items: Iterable[Item], known: Mapping[str, Known], policy: Policy) -> list[Work]:
         """Work for each item, its files written down. Raises OSError."""
@@ -157,7 +186,7 @@ class Places:
 
     def _stranger(self, files: Sequence[str]) -> OutputError | None:
         for name in files:
-            if name not in self._owner and os.path.lexists(self._out.folder / name):
+            if name not in self._own and os.path.lexists(self._out.folder / name):
                 return OutputError(
                     f"{self._out.folder / name} exists and is not of this catalogue",
                     hint="move it away, choose another -o, or --force to replace it",
@@ -170,7 +199,7 @@ class Places:
     def sweep(self, wanted: Iterable[str]) -> list[str]:
         """Delete the catalogue's own files that are not wanted any more; returns their names. Raises OSError."""
         gone = []
-        for name in sorted(set(self._owner) - set(wanted)):
+        for name in sorted(self._written() - set(wanted)):
             path = self._out.folder / name
             if path.is_file():
                 path.unlink()

@@ -17,6 +17,7 @@ from boothsam.runtime.images import encode_image, load_image
 from boothsam.runtime.transforms import Uint8Array
 from boothsam.service.batch.predictor import CannotGoOn, ModelChoice, Predictor, Record, Ticket
 from boothsam.service.catalogue.items import NEEDS_WORK, READY, CatalogueFolder, CatalogueItem
+from boothsam.service.console import explain
 from boothsam.service.cropping import Photo
 from boothsam.service.presets.check import Finding, Report, check
 from boothsam.service.presets.errors import PresetError
@@ -33,7 +34,13 @@ class CataloguePredictor(Predictor):
 
     def __init__(self, choice: ModelChoice, out: Path) -> None:
         super().__init__(choice, out)
-        self._out = CatalogueFolder(out)
+        self._out = self._place = CatalogueFolder(out)
+
+    def _note(self, names: list[str]) -> None:
+        try:
+            self._place.note(names)
+        except OSError as error:
+            raise CannotGoOn(f"cannot write {self._place.written}: {explain(error)[0]}") from error
 
     def _products(self, ticket: Ticket, photo: Photo) -> list[Record]:
         """Nothing is written before all products of the photo are made."""
@@ -43,6 +50,7 @@ class CataloguePredictor(Predictor):
             _make(item, photo, answer, identity, name)
             for answer, identity, name in zip(ticket.answers, item.identities, item.names, strict=True)
         ]
+        self._note([product["output"] for _, product in made])
         self._write(self._out.folder / item.thumbs[0], photo_thumb(photo.image))
         for (data, product), thumb in zip(made, item.thumbs[1:], strict=True):
             self._write(self._out.folder / thumb, picture_thumb(data))

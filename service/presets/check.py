@@ -283,7 +283,7 @@ def _dpi(value: int, seen: _Seen) -> Verdict:
 def _colour(value: str, seen: _Seen) -> Verdict:
     mode, profile = seen.facts.mode, seen.facts.profile
     plain = mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "1")
-    fits = plain and (not profile or profile.startswith("sRGB"))
+    fits = plain and seen.facts.srgb
     found = f"{mode} pixels, {f'profile {profile!r}' if profile else 'no profile'}"
     return fits, found, f"{seen.again} -o OUT"
 

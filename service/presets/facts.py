@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from boothsam.runtime.containers import is_lossless, read_metadata, sniff
+from boothsam.runtime.containers import is_lossless, sniff
 from boothsam.runtime.errors import ImageError
 from boothsam.runtime.images import load_image, probe
 from boothsam.runtime.transforms import Uint8Array
+from boothsam.service.presets.private import DAMAGED, private_metadata
 from PIL import Image, ImageCms
 
 MAX_PIXELS, MAX_SIDE = 120_000_000, 16384
+_PILLOW = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _OTHERS = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"8BPS": "PSD", b"%PDF": "PDF"}
-_GPS, _EXIF = 0x8825, 0x8769
-# Exif 2.32: MakerNote, BodySerialNumber, LensSerialNumber; DNG: CameraSerialNumber.
-_MAKER_NOTE, _SERIALS = 0x927C, (0xA431, 0xA435, 0xC62F)
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
+# sRGB's own profiles differ by a level or two where they model black; other spaces' differ by dozens.
+_SAME = 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Facts:
         stem: the name without its ending, None for a picture without a name.
         mode: Pillow's word for the stored pixels.
         profile: what the embedded ICC profile calls itself, "" without one.
+        srgb: whether colours stay what they are when the profile is not applied.
         orientation: EXIF, 1 is upright.
         frames: more than 1 for an animation.
         dpi: pixels per inch, None where the file says nothing.
@@ -53,6 +53,7 @@ class Facts:
     stem: str | None = None
     mode: str = "RGB"
     profile: str = ""
+    srgb: bool = True
     orientation: int = 1
     frames: int = 1
     dpi: float | None = None
@@ -80,12 +81,16 @@ def read_facts(data: bytes, name: str | None = None) -> Facts:
     limits = {"max_pixels": MAX_PIXELS, "max_side": MAX_SIDE}
     header = probe(data, **limits)
     pixels = load_image(data, **limits)
-    with Image.open(io.BytesIO(data), formats=[header.format]) as picture:
+    # Pillow calls a JPEG with a second picture behind it, as phones write it, MPO; it is a JPEG like any other.
+    with Image.open(io.BytesIO(data), formats=[_PILLOW[kind]]) as picture:
         try:
+            picture.load()  # a PNG's texts may stand behind its pixels
             alpha = _alpha(picture)
-            dpi, frames = picture.info.get("dpi"), int(getattr(picture, "n_frames", 1))
-            private, profile = _private(picture, data), _profile(picture.info.get("icc_profile"))
-        except _DAMAGED as error:
+            dpi = picture.info.get("dpi")
+            frames = 1 if kind == "jpg" else int(getattr(picture, "n_frames", 1))
+            private, icc = private_metadata(picture, data), picture.info.get("icc_profile")
+            profile, srgb = _profile(icc), _is_srgb(icc, header.mode)
+        except DAMAGED as error:
             raise ImageError(f"damaged {header.format}: {error}", hint="make the picture again") from error
     return Facts(
         format=kind,
@@ -95,6 +100,7 @@ def read_facts(data: bytes, name: str | None = None) -> Facts:
         stem=stem,
         mode=header.mode,
         profile=profile,
+        srgb=srgb,
         orientation=header.orientation,
         frames=frames,
         dpi=None if dpi is None else round(float(dpi[0]), 1),
@@ -122,20 +128,26 @@ def _profile(icc: bytes | None) -> str:
     return str(name or "unnamed").strip()
 
 
-def _private(picture: Image.Image, data: bytes) -> tuple[str, ...]:
-    """Which of GPS, serial numbers and maker notes the file holds."""
-    found = set()
-    exif = picture.getexif()
-    if exif.get_ifd(_GPS):
-        found.add("GPS position")
-    details = exif.get_ifd(_EXIF)
-    if _MAKER_NOTE in details:
-        found.add("maker notes")
-    if any(tag in details or tag in exif for tag in _SERIALS):
-        found.add("serial numbers")
-    packet = read_metadata(data).xmp
-    if b"GPSLatitude" in packet or b"GPSLongitude" in packet:
-        found.add("GPS position")
-    if b"SerialNumber" in packet:
-        found.add("serial numbers")
-    return tuple(sorted(found))
+def _is_srgb(icc: bytes | None, mode: str) -> bool:
+    """Whether a profile takes a cube of colours, or a row of greys, to themselves: its name says little."""
+    if not icc:
+        return True
+    steps = np.linspace(0, 255, 6).astype(np.uint8)
+    grey = mode in ("L", "LA", "1")
+    cube = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
+    colours = Image.fromarray(steps[None] if grey else cube)
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        if grey and profile.profile.xcolor_space.strip() == "RGB":
+            colours = colours.convert("RGB")
+        shown = ImageCms.profileToProfile(
+            colours,
+            profile,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return False
+    before, after = (np.asarray(image.convert("RGB"), np.int16) for image in (colours, shown or colours))
+    return int(np.abs(before - after).max()) <= _SAME

@@ -109,7 +109,7 @@ class Naming:
         view = turntable_view(index, photos, self.turn) if self.turn else self.view
         identities = []
         for _ in range(count):
-            product = self.sku or gtin or photo.stem
+            product = self.sku or (gtin.zfill(14) if gtin else photo.stem)
             seen[product] += 1
             n = index + 1 if self.turn else seen[product]
             identity = Identity(photo.stem, self.sku, gtin, n, view, preset)

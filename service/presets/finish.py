@@ -19,18 +19,21 @@ from boothsam.service.presets.preset import Preset
 from PIL import Image
 
 Warning = tuple[str, str]
-_ADDED_BYTES = 16384  # room for credits and density, which are put in after the search
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished picture. size_hw: of the picture. warnings: message and hint. report: with a preset, its check."""
+    """A finished picture. size_hw: of the picture. warnings: message and hint. report: with a preset, its check.
+
+    advice: one word per warning: the kind of the rule, or `enlarged`.
+    """
 
     data: bytes
     size_hw: Size
     cut: CutOut
     warnings: tuple[Warning, ...] = ()
     report: Report | None = None
+    advice: tuple[str, ...] = ()
 
 
 def encode(
@@ -47,10 +50,12 @@ def encode(
         return with_credits(encode_image(array, format, quality=quality), credits)
     data = _lossless_webp(array) if exact and format == "webp" else encode_image(array, format, quality=quality)
     if format != "png" and not exact:
+        # Credits and density are put in after the search; they take the same room whatever the quality.
+        added = len(with_credits(data, credits, dpi=preset.make.dpi)) - len(data)
         # Advice first, the law last: a limit that no allowed quality meets must not cost quality.
         for limit in sorted(rule.value for rule in preset.of("max_bytes")):
             found = _fitting(
-                data, limit - _ADDED_BYTES, quality, preset.make.min_quality,
+                data, limit - added, quality, preset.make.min_quality,
                 lambda chosen: encode_image(array, format, quality=chosen),
             )  # fmt: skip
             if found is not None:
@@ -105,8 +110,9 @@ def finish_for(
         report = check(data, preset)
         mistakes = len(report.failed), len(report.advice)
         if best is None or mistakes < best[0]:
-            warnings = _warnings(report, placed, chosen)
-            best = mistakes, Finished(data, (array.shape[0], array.shape[1]), cut, warnings, report), report
+            told = _warnings(report, placed, chosen)
+            advice, warnings = tuple(word for word, _ in told), tuple(warning for _, warning in told)
+            best = mistakes, Finished(data, (array.shape[0], array.shape[1]), cut, warnings, report, advice), report
         broken = {finding.rule for finding in (*report.failed, *report.advice)}
         if not broken & set(VISIBLE) - set(chosen):
             break
@@ -117,10 +123,15 @@ def finish_for(
     return done
 
 
-def _warnings(report: Report, placed: Placed, chosen: Collection[str]) -> tuple[Warning, ...]:
-    found = [(f"{report.preset}: {finding}", finding.mend) for finding in report.advice if finding.rule not in chosen]
+def _warnings(report: Report, placed: Placed, chosen: Collection[str]) -> list[tuple[str, Warning]]:
+    """Each with its word of `Finished.advice`."""
+    found = [
+        (finding.rule, (f"{report.preset}: {finding}", finding.mend))
+        for finding in report.advice
+        if finding.rule not in chosen
+    ]
     if placed.scale > MAX_UPSCALE:
         x0, y0, x1, y1 = placed.box_xyxy
         message = f"the product has {x1 - x0}x{y1 - y0} pixels in the photo and is enlarged {placed.scale:.1f} times"
-        found.append((f"{message}: it will look soft", "go closer or use a better camera"))
-    return tuple(found)
+        found.append(("enlarged", (f"{message}: it will look soft", "go closer or use a better camera")))
+    return found

@@ -91,7 +91,7 @@ def contradictions(look: Look, today: date | None = None) -> list[Warning]:
     day, name = today or date.today(), look.preset.name if look.preset is not None else ""
     for rule, (found, option) in broken_rules(look):
         message = f"{found}, but {name} wants {rule.wanted}{_from(rule)}"
-        hint = f"leave {option} out: the preset chooses it"
+        hint = _hint(look, rule, found, option)
         if rule.level_on(day) == MUST:
             raise OptionError(message, hint=hint)
         warnings.append((message, hint))
@@ -107,6 +107,19 @@ def broken_rules(look: Look) -> list[tuple[Rule, tuple[str, str]]]:
         if told is not None:
             broken.append((rule, told))
     return broken
+
+
+def _hint(look: Look, rule: Rule, found: str, option: str) -> str:
+    """What mends a conflict: the option, or the preset where it breaks its own rule."""
+    preset = look.preset
+    assert preset is not None
+    make = preset.make
+    own = Plan(make.format, make.size, make.fill or DEFAULT_FILL, make.background, "none")
+    if _CONFLICTS[rule.kind](rule.value, own) == (found, option):
+        return f"mend make.{_KEYS[option]} or the rule {rule.kind} in {preset.named}: they contradict each other"
+    if option == "--format":
+        return f"leave --format out; a file OUT must end with {FORMATS[make.format]}"
+    return f"leave {option} out: the preset chooses it"
 
 
 def _from(rule: Rule) -> str:
@@ -147,6 +160,7 @@ def _fill(broken: Callable[[float, float], bool]) -> Callable[[float, Plan], tup
     return judge
 
 
+_KEYS = {"--format": "format", "--background": "background", "--size": "size", "--fill and --margin": "fill"}
 _CONFLICTS: Mapping[str, Callable[[Any, Plan], tuple[str, str] | None]] = MappingProxyType(
     {
         "formats": _format,

@@ -145,8 +145,8 @@ class Template:
                 near = difflib.get_close_matches(name, FIELDS, 1)
                 meant = f"write {{{near[0]}}}" if near else f"known are {', '.join(FIELDS)}"
                 raise OptionError(f"the name template {text!r} has the unknown field {{{name}}}", hint=meant)
-            if conversion or (spec and not (name == "n" and re.fullmatch(r"0?[1-9]", spec))):
-                raise OptionError(f"the name template {text!r} formats {{{name}}}; only {{n:02}} can be")
+            if conversion or (spec and not (name == "n" and re.fullmatch(r"0[1-9]", spec))):
+                raise OptionError(f"the name template {text!r} formats {{{name}}}; only {{n:02}} can be", hint="{n:02}")
         if not self.fields:
             raise OptionError(
                 f"the name template {text!r} has no field: all pictures would have one name", hint='--name "{stem}"'

@@ -75,9 +75,11 @@ def load_preset(named: str) -> Preset:
     if named.lower().endswith(".toml") or "/" in named:
         path = Path(named)
         try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            text = path.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
+        except UnicodeDecodeError as error:
+            raise OptionError(f"the preset {named} is no UTF-8: {error}", hint="save it as text in UTF-8") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
             hint = f"check the path, or use one of {', '.join(preset_names())}"
             raise OptionError(f"cannot read the preset {named}: {reason.lower()}", hint=hint) from None
         return parse_preset(text, named)

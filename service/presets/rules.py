@@ -81,7 +81,7 @@ def _true(value: Any) -> bool:
 
 
 def _formats(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not set(value) <= set(FORMATS):
+    if not isinstance(value, list) or not value or not all(isinstance(f, str) and f in FORMATS for f in value):
         raise ValueError(f'a list such as ["jpg", "png"] of {", ".join(FORMATS)}')
     return tuple(value)
 
@@ -116,10 +116,12 @@ def _aspect(value: Any) -> str:
 
 def _pattern(value: Any) -> str:
     try:
+        if not isinstance(value, str):
+            raise TypeError("it is no text")
         re.compile(value)
-    except (TypeError, re.error) as error:
+    except (TypeError, re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"a regular expression ({error})") from None
-    return str(value)
+    return value
 
 
 def ratio(aspect: str) -> float:

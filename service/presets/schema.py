@@ -98,7 +98,11 @@ def read_recipe(where: Where, table: Any) -> dict[str, Any]:
     if "background" in table:
         made["background"] = where.text(table, "background")
         if made["background"] != "transparent":
-            flat_colour(made["background"])
+            try:
+                flat_colour(made["background"])
+            except OptionError:
+                wanted = "white, black, grey, #rrggbb or transparent"
+                raise where.at("background").error(f"is {made['background']!r}", wanted) from None
     for key, high in (("quality", 100), ("min_quality", 100), ("dpi", 4800)):
         if key in table:
             made[key] = where.whole(table, key, 1, high)

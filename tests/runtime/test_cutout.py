@@ -177,8 +177,8 @@ def test_resizing_makes_no_dark_fringe(size: int) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"background": "pinkish"}, {"background": "#12345"}, {"background": "#12345g"}, {"fill": 0.0}, {"fill": 1e-320}, {"fill": 1.2},
-     {"margin": -1}, {"size": 100, "margin": 50}, {"size": 0}, {"size": 20000}],
+    [{"background": "pinkish"}, {"background": "#12345"}, {"background": "#12345g"}, {"fill": 0.0},
+     {"fill": 1e-320}, {"fill": 1.2}, {"margin": -1}, {"size": 100, "margin": 50}, {"size": 0}, {"size": 20000}],
 )  # fmt: skip
 def test_bad_canvas_options(cut: CutOut, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):

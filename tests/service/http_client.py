@@ -20,7 +20,8 @@ READY_S = 60
 def settings(model: Path | None, **given: Any) -> Settings:
     """One thread, a small cache, and neither captures nor a plate on the disk unless asked for."""
     named = None if model is None else str(model)
-    return Settings(**{"model": named, "threads": 1, "captures_dir": "", "state_dir": "", "cache_bytes": 64 << 20} | given)
+    small = {"threads": 1, "captures_dir": "", "state_dir": "", "cache_bytes": 64 << 20}
+    return Settings(**{"model": named} | small | given)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def test_every_command_and_option_is_explained() -> None:
     ("arguments", "message"),
     [
         (("corp",), "No such command 'corp'"),
-        (("crop",), "Missing argument"),
+        (("check", "--preset", "amazon"), "Missing argument"),
         (("crop", "a.jpg", "--auto"), "Missing option"),
         (("crop", "a.jpg", "--auto", "-o", "x.png", "--wings"), "--wings"),
     ],
@@ -87,10 +87,10 @@ def test_a_bug_in_one_photo_does_not_stop_the_rest(
 ) -> None:
     real = importlib.import_module("boothsam.service.cropping").load_image
 
-    def broken(path: Path) -> Any:
-        if path.name == "empty.png":
+    def broken(file: Any) -> Any:
+        if Path(file.name).name == "empty.png":
             raise MemoryError
-        return real(path)
+        return real(file)
 
     monkeypatch.setattr("boothsam.service.cropping.load_image", broken)
     out = tmp_path / "cut"

@@ -365,11 +365,14 @@ def test_closing_ends_the_process_and_what_it_was_doing(slow: bytes) -> None:
 def test_the_worker_ends_quietly_when_its_parent_ends_with_a_message_unread() -> None:
     """A service stopped while its worker starts: the socket is then reset instead of closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, subprocess.Popen(
-        [sys.executable, "-m", "boothsam.service.decode_child", str(theirs.fileno()), str(1 << 30)],
-        pass_fds=[theirs.fileno()],
-        stderr=subprocess.PIPE,
-    ) as worker:
+    with (
+        theirs,
+        subprocess.Popen(
+            [sys.executable, "-m", "boothsam.service.decode_child", str(theirs.fileno()), str(1 << 30)],
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+        ) as worker,
+    ):
         assert select.select([ours], [], [], 60)[0], "the worker says when it is ready"
         ours.close()
         errors = worker.communicate(timeout=60)[1]

@@ -150,6 +150,44 @@ def test_a_file_of_somebody_else_is_not_replaced(catalogue: Run, tmp_path: Path)
     assert (out / "ready" / "a_1.jpg").read_bytes()[:2] == b"\xff\xd8"
 
 
+def test_a_picture_mended_by_hand_stays(catalogue: Run, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    photo(folder / "cup.jpg", centre=(20, 200))  # cut off
+    assert catalogue(folder, "-o", out).exit_code == 1
+    mended = out / "ready" / "cup_1.jpg"
+    mended.parent.mkdir(exist_ok=True)
+    mended.write_bytes(b"painted for an hour")
+    photo(folder / "new.jpg", 220)
+    assert catalogue(folder, "-o", out).exit_code == 1
+    assert mended.read_bytes() == b"painted for an hour" and ready(out) == ["cup_1.jpg", "new_1.jpg"]
+    photo(folder / "cup.jpg", 225)  # taken again: now it would be ready
+    result = catalogue(folder, "-o", out)
+    assert result.exit_code == 1 and "is not of this catalogue" in result.stderr
+    assert mended.read_bytes() == b"painted for an hour"
+    (folder / "cup.jpg").unlink()
+    assert catalogue(folder, "-o", out).exit_code == 0 and mended.read_bytes() == b"painted for an hour"
+
+
+def test_a_file_written_before_a_crash_is_the_catalogues_own(catalogue: Run, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    photo(folder / "a.jpg")
+    photo(folder / "b.jpg", 220)
+    assert catalogue(folder, "-o", out).exit_code == 0
+    before = files(out)
+    # As if it had been killed between the second picture and its line, in the middle of a note.
+    lines = (out / ".catalogue" / "journal.jsonl").read_text().splitlines(True)
+    (out / ".catalogue" / "journal.jsonl").write_text(lines[0])
+    with (out / ".catalogue" / "written.jsonl").open("a") as notes:
+        notes.write('{"outputs": ["ready/c')
+    assert catalogue(folder, "-o", out).exit_code == 0 and files(out) == before
+    (out / ".catalogue" / "journal.jsonl").write_text(lines[0])
+    gone = json.loads(lines[0])["photo"]
+    for path in folder.iterdir():
+        if str(path) != gone:
+            path.unlink()
+    assert catalogue(folder, "-o", out).exit_code == 0 and len(ready(out)) == 1
+
+
 def test_what_its_own_check_refuses_never_lands_in_ready(catalogue: Run, tmp_path: Path) -> None:
     folder, out, strict = tmp_path / "photos", tmp_path / "out", tmp_path / "strict.toml"
     photo(folder / "a.jpg")

@@ -59,6 +59,25 @@ def test_pictures_of_a_product_are_counted_in_their_order() -> None:
     ]  # fmt: skip
 
 
+def test_a_place_that_a_row_fixes_is_kept() -> None:
+    def rows(**places: int | None) -> dict[str, Row]:
+        return {name: Row("", name, "M", n=n) for name, n in places.items()}
+
+    photos = ("a.jpg", "b.jpg", "c.jpg")
+    assert names("{sku}_{n}", *photos, **rows(a=None, b=None, c=1)) == ["M_2", "M_3", "M_1"]
+    assert names("{sku}_{n}", *photos, **rows(a=None, b=2, c=None)) == ["M_1", "M_2", "M_3"]
+    assert names("{sku}_{n}", *photos, **rows(a=9, b=3, c=None)) == ["M_3", "M_2", "M_1"]  # no gaps
+    assert names("{sku}_{n}", *photos, **rows(a=1, b=1, c=None)) == ["M_1", "M_2", "M_3"]
+    assert names("{sku}_{n}", "m.jpg", "m_2.jpg", "m_back.jpg") == ["m_1", "m_2", "m_3"]
+
+
+def test_a_product_of_which_only_some_rows_know_the_gtin_is_one() -> None:
+    rows = {"a": Row("", "a", "M", GTIN, "front"), "b": Row("", "b", "M", GTIN), "c": Row("", "c", "M", "", "7/24")}
+    assert names("{sku}_{n}", "a.jpg", "b.jpg", "c.jpg", **rows) == ["M_1", "M_2", "M_3"]
+    rows = {"a": Row("", "a", "M", GTIN), "b": Row("", "b", "other", f"0{GTIN}")}
+    assert names("{gtin14}_{n}", "a.jpg", "b.jpg", **rows) == [f"0{GTIN}_1", f"0{GTIN}_2"]
+
+
 def test_patterns() -> None:
     photos = (f"{GTIN}-front.jpg", f"{GTIN}-left.jpg")
     gs1 = "{gtin14}_{type}{face}{angle}{state}"

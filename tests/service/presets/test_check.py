@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -13,7 +14,7 @@ from boothsam.runtime.errors import ImageError
 from boothsam.runtime.images import encode_image
 from boothsam.service.presets.check import check, check_name
 from boothsam.service.presets.preset import load_preset, parse_preset, preset_names
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from tests.service.presets.pictures import canvas, file_name, jpeg
 
@@ -122,6 +123,43 @@ def test_cmyk_and_foreign_profiles() -> None:
     assert failed(pillow(Image.fromarray(canvas()).convert("L"))) == []
 
 
+def _srgb_called(name: str) -> bytes:
+    """An sRGB profile of another name of 13 characters."""
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    renamed = plain.replace("sRGB built-in".encode("utf-16-be"), name.encode("utf-16-be"))
+    assert renamed != plain or name == "sRGB built-in"
+    return renamed
+
+
+def _wide() -> bytes:
+    """Display P3's primaries in a profile that calls itself sRGB."""
+    data = bytearray(_srgb_called("sRGB built-in"))
+    primaries = {
+        b"rXYZ": (0.5151, 0.2412, -0.0011),
+        b"gXYZ": (0.2920, 0.6922, 0.0419),
+        b"bXYZ": (0.1571, 0.0666, 0.7841),
+    }
+    for tag, xyz in primaries.items():
+        (offset,) = struct.unpack_from(">I", data, data.index(tag) + 4)
+        struct.pack_into(">3i", data, offset + 8, *(round(value * 65536) for value in xyz))
+    return bytes(data)
+
+
+def test_a_profile_is_judged_by_its_colours_not_by_its_name() -> None:
+    assert failed(pillow(canvas(), icc_profile=_srgb_called("GIMP built-in"))) == []
+    assert failed(pillow(canvas(), icc_profile=_wide())) == ["colour"]
+    assert failed(pillow(canvas(), icc_profile=b"no profile")) == ["colour"]
+    assert failed(pillow(Image.fromarray(canvas()).convert("L"), icc_profile=_srgb_called("GIMP built-in"))) == []
+
+
+def test_a_phones_jpeg_with_a_second_picture_is_a_still_jpeg() -> None:
+    preview = Image.fromarray(canvas(side=100))
+    data = pillow(canvas(), "MPO", save_all=True, append_images=[preview], quality=95, subsampling=0)
+    assert failed(data) == []
+    hidden = data + pillow(preview, exif=_exif(0x8825, 1, "N"))
+    assert failed(hidden) == ["private"]
+
+
 def test_a_rotation_that_is_left_to_do() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -153,6 +191,39 @@ def test_private_metadata(exif: Image.Exif, found: str, kind: str) -> None:
 def test_private_metadata_in_xmp() -> None:
     packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><exif:GPSLatitude>48,12N</exif:GPSLatitude></x:xmpmeta>'
     assert failed(pillow(canvas(), xmp=packet)) == ["private"]
+
+
+PACKET = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description exif:GPSLatitude="48,12N"/></x:xmpmeta>'
+
+
+def _with_segments(*payloads: bytes) -> bytes:
+    data = jpeg(canvas())
+    return data[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", len(p) + 2) + p for p in payloads) + data[2:]
+
+
+def test_private_metadata_in_a_second_block_of_a_jpeg() -> None:
+    plain, gps = Image.Exif(), _exif(0x8825, 1, "N")
+    plain[0x013B] = "Ann"
+    assert failed(_with_segments(plain.tobytes())) == []
+    assert failed(_with_segments(plain.tobytes(), gps.tobytes())) == ["private"]
+    xmp, extended = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+    assert failed(_with_segments(xmp + b"<x:xmpmeta/>", xmp + PACKET)) == ["private"]
+    assert failed(_with_segments(extended + b"A" * 32 + struct.pack(">II", len(PACKET), 0) + PACKET)) == ["private"]
+
+
+def test_private_metadata_in_packed_texts_of_a_png() -> None:
+    def texts(name: str, value: str) -> bytes:
+        info = PngImagePlugin.PngInfo()
+        info.add_text(name, value, zip=True)
+        return pillow(canvas(), "PNG", pnginfo=info)
+
+    exif = _exif(0x8825, 1, "N").tobytes()
+    assert failed(texts("Author", "Ann"), name="B0.png") == []
+    assert failed(texts("XML:com.adobe.xmp", PACKET.decode()), name="B0.png") == ["private"]
+    for kind, content in (("xmp", PACKET), ("APP1", exif), ("exif", exif)):
+        value = f"\n{kind}\n{len(content):8}\n{content.hex()}\n"
+        assert failed(texts(f"Raw profile type {kind}", value), name="B0.png") == ["private"], kind
+    assert failed(texts("Raw profile type xmp", value[:-2]), name="B0.png") == []  # half a byte: no profile
 
 
 @pytest.mark.parametrize("name", ["B0.png", "B0.webp", "B0", "B0.jpg.exe"])

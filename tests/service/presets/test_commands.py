@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,3 +158,19 @@ def test_credits_stay_and_everything_else_goes(
             made.load()
             assert set(made.getexif()) == {0x013B, 0x8298}
     assert np.array_equal(load_image(tmp_path / "png" / "one.png")[0, 0], (255, 255, 255))
+
+
+def test_damaged_metadata_is_no_python_warning(run: Run, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera's maker"
+    data = jpeg(canvas())
+    block = exif.tobytes().replace(struct.pack(">HHI", 0x010F, 2, 17), struct.pack(">HHI", 0x010F, 2, 60_000))
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+    (tmp_path / "B0.jpg").write_bytes(data)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        Image.open(tmp_path / "B0.jpg").getexif()
+        assert seen  # Pillow warns
+        seen.clear()
+        assert run("check", "--preset", "amazon", tmp_path / "B0.jpg").exit_code == 0
+        assert not seen

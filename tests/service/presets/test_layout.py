@@ -91,12 +91,34 @@ def _limited(limit: int, level: str = "must", floor: int = 60) -> str:
 def test_the_best_quality_within_the_limit(kind: str) -> None:
     ann, picture = Credits("Ann", "Ann 2026"), _noisy()
     lengths = {quality: len(encode(picture, kind, quality, None, Credits())) for quality in range(60, 96)}
-    limit = int(lengths[95] * 0.75) + 16384
-    best = max(quality for quality, length in lengths.items() if length <= limit - 16384)
+    added = len(encode(picture, kind, 95, None, ann)) - lengths[95]
+    limit = int(lengths[95] * 0.75)
+    best = max(quality for quality, length in lengths.items() if length + added <= limit)
     data = encode(picture, kind, 95, parse_preset(_limited(limit), "own.toml"), ann)
     assert 60 < best < 95 and len(data) <= limit
     assert data == encode(picture, kind, best, None, ann)
     assert read_credits(data) == ann
+
+
+def test_a_small_limit_costs_no_more_quality_than_it_must() -> None:
+    picture = canvas(0.9, 120)
+    full = encode(picture, "jpg", 95, None, Credits())
+    for limit in (len(full), 5000):
+        own = parse_preset(_limited(limit), "own.toml")
+        assert len(full) <= limit and encode(picture, "jpg", 95, own, Credits()) == full
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp"])
+def test_long_credits_are_within_the_limit(kind: str) -> None:
+    picture, long = _noisy(), Credits("&" * 2000, "\U0001f4f7" * 2000)
+    limit = int(len(encode(picture, kind, 95, None, long)) * 0.85)
+    assert len(encode(picture, kind, 95, parse_preset(_limited(limit), "own.toml"), long)) <= limit
+
+
+def test_a_product_too_small_for_a_preset_without_a_canvas() -> None:
+    own = parse_preset('[[rules]]\nrule = "min_longest"\nvalue = 1000', "own.toml")
+    with pytest.raises(PresetError, match=r"min_longest: .*\nhint: the preset chooses no canvas: --size PIXELS"):
+        preset_look(own)[0].finish(product())
 
 
 def test_a_limit_that_no_quality_meets_costs_none() -> None:

@@ -45,6 +45,7 @@ def test_templates(template: str, identity: Identity, name: str) -> None:
         ("{stem!r}", "formats"),
         ("{sku:>200}", "formats"),
         ("{n:0200}", "formats"),
+        ("{sku}_{n:3}", "formats"),
         ("{stem", "is wrong"),
         ("front", "has no field"),
     ],

@@ -90,7 +90,11 @@ def test_ones_own_preset(tmp_path: Path) -> None:
         ("[make]\nsize = [1, 2, 3]", r"make.size is \[1, 2, 3\]"),
         ("[make]\nfill = 1.5", r"make.fill is 1.5; expected a share"),
         ('[make]\nformat = "gif"', r"make.format is 'gif'"),
-        ('[make]\nbackground = "beige"', r"unknown background 'beige'"),
+        ('[make]\nbackground = "beige"', r"make.background is 'beige'; expected white, black"),
+        ('[[rules]]\nrule = "formats"\nvalue = [["jpg"]]', r"expected a list such as"),
+        ('[[rules]]\nrule = "name"\nvalue = "a{99999999999999}"', r"expected a regular expression"),
+        (f'[[rules]]\nrule = "name"\nvalue = "{"(" * 3000}"', r"expected a regular expression"),
+        ('[[rules]]\nrule = "name"\nvalue = ["a"]', r"expected a regular expression"),
         ("[make]\nquality = 101", r"make.quality is 101; expected a whole number from 1 to 100"),
         ("[make]\nquality = true", r"make.quality is True"),
         ('[make]\nname = "{skuu}"', r"unknown field \{skuu\}\nhint: write \{sku\}"),
@@ -158,3 +162,32 @@ def test_a_rule_with_a_date_is_a_law_from_then_on() -> None:
     assert len(warnings) == 2
     with pytest.raises(OptionError, match="from 2027-01-31 on"):
         preset_look(load_preset("google"), size=400, today=date(2027, 2, 1))
+
+
+def test_files_of_other_editors(tmp_path: Path) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + OWN.encode())
+    assert load_preset(str(path)).title == "Our shop"
+    path.write_bytes(OWN.encode("utf-16"))
+    with pytest.raises(OptionError, match=r"is no UTF-8: .*\nhint: save it as text in UTF-8"):
+        load_preset(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "rule", "value", "key"),
+    [
+        ("size = 300", "min_longest", "1000", "make.size"),
+        ("size = 300\nfill = 0.5", "min_fill", "0.8", "make.fill"),
+        ('background = "grey"', "background", '"white"', "make.background"),
+        ('format = "webp"', "formats", '["jpg"]', "make.format"),
+    ],
+)
+def test_a_preset_that_contradicts_itself_is_what_has_to_be_mended(make: str, rule: str, value: str, key: str) -> None:
+    own = parse_preset(f'[make]\n{make}\n[[rules]]\nrule = "{rule}"\nvalue = {value}', "own.toml")
+    with pytest.raises(OptionError, match=rf"hint: mend {key} or the rule {rule} in own.toml"):
+        preset_look(own)
+
+
+def test_an_ending_of_a_file_is_not_called_an_option() -> None:
+    with pytest.raises(OptionError, match=r"hint: leave --format out; a file OUT must end with .jpg"):
+        preset_look(load_preset("amazon"), format="webp")
