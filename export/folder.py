@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -18,9 +16,9 @@ from boothsam.export.checkpoints import Loaded, load_checkpoint
 from boothsam.export.fast_decoder import PREPARED
 from boothsam.export.parity import ParityReport, check_parity, drawn_photos
 from boothsam.export.to_onnx import export_model
-from boothsam.runtime.errors import OutputError
+from boothsam.runtime.folders import check_target, fresh_folder
 from boothsam.runtime.images import load_image
-from boothsam.runtime.manifest import FILE_NAME, ModelManifest, record_files
+from boothsam.runtime.manifest import ModelManifest, record_files
 from boothsam.runtime.model import SamModel
 from boothsam.runtime.transforms import Uint8Array
 from boothsam.runtime.verify import default_cases, write_golden
@@ -72,23 +70,12 @@ def export_checkpoint(
     """
     step = progress or (lambda what: log.info("%s", what))
     out = out.absolute()
-    _check_target(out, force)
+    check_target(out, force)
     proof_photos = (drawn_photos() | {"coffee": _demo_photo()} if photos is None else photos) if verify else None
     step(f"reading {checkpoint}")
     loaded = load_checkpoint(checkpoint, variant)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error})", hint="give a folder that you may write to") from None
-    try:
+    with fresh_folder(out) as scratch:
         manifest = _fill(scratch, loaded, name or out.name, licence, proof_photos, step)
-        scratch.chmod(0o755)  # mkdtemp keeps others out
-        _publish(scratch, out)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error})", hint="check free space and rights") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     step(f"wrote {out}")
     return manifest
 
@@ -182,24 +169,3 @@ def _versions() -> dict[str, Any]:
         except PackageNotFoundError:
             found[package] = "not installed as a package"
     return found
-
-
-def _check_target(out: Path, force: bool) -> None:
-    """Refuse a target that holds something, unless it is a model and may be replaced."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not force:
-        raise OutputError(f"{out} exists already", hint="give another -o, or --force to replace the model in it")
-    if not (out / FILE_NAME).is_file():
-        raise OutputError(f"{out} holds no {FILE_NAME}: only a model folder is replaced", hint="give another -o")
-
-
-def _publish(scratch: Path, out: Path) -> None:
-    """Move the finished folder into place; a model that stood there goes only once the new one is ready."""
-    if not out.exists() or not any(out.iterdir()):
-        scratch.replace(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    out.replace(old / "model")
-    scratch.replace(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from boothsam.runtime import backends, transforms
+from boothsam.runtime import backends, engine_files, proofs, transforms
 from boothsam.runtime.backends import DeviceTensor, Session
 from boothsam.runtime.errors import BackendUnavailable, OptionError, PromptError, TensorError
 from boothsam.runtime.manifest import ModelManifest
@@ -165,25 +165,45 @@ class SamModel:
         backend: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        unproven: bool = False,
     ) -> SamModel:
         """Load a model by folder or installed name; None takes the bundled starter model.
 
-        backend: "auto" takes the first of backends.AUTO_ORDER that works here. precision: "auto" is fp32.
-        threads: CPU threads, None for every core this process may use.
+        backend: "auto" takes the first of backends.AUTO_ORDER that works here. precision: "auto" is what is
+        proven on this GPU, fp32 elsewhere. threads: CPU threads, None for every core this process may use.
+        unproven: load a reduced precision that failed its gate or was never measured here, with a warning.
 
         Raises:
             ModelNotFound, ManifestError, IntegrityError: the folder.
             BackendUnavailable: the asked-for backend; with "auto", when there is none at all.
+            ProofError: a reduced precision without a proof that this device may use it.
         """
         folder = find_model(model)
         manifest = ModelManifest.load(folder)
-        chosen_precision = "fp32" if precision == "auto" else precision
+
+        def no_engine() -> str | None:
+            found, why = engine_files.choose_precision(folder, manifest, precision)
+            return None if found else why
+
+        chosen, reason = choose_backend(backend, no_engine)
+        chosen_precision = precision
+        if precision == "auto" and chosen == "trt":
+            built, why = engine_files.choose_precision(folder, manifest)
+            if built is None:
+                raise BackendUnavailable(
+                    f"model {manifest.name!r} has no engine that is built and proven here: {why}",
+                    hint=f"boothsam build {folder} --precision fp32",
+                )
+            chosen_precision, reason = built, f"{reason}; {why}"
+        elif precision == "auto":
+            chosen_precision, why = proofs.choose_precision(folder, manifest, chosen)
+            reason = f"{reason}; {why}"
         if chosen_precision not in manifest.graphs:
             raise OptionError(
                 f"model {manifest.name!r} has no precision {chosen_precision!r}; it has {', '.join(manifest.graphs)}",
-                hint="boothsam export writes FP32 in this version",
+                hint=f"boothsam quantize {folder} --precision {chosen_precision} --calibration PHOTOS -o FOLDER",
             )
-        chosen, reason = choose_backend(backend)
+        proofs.require_proof(folder, manifest, chosen_precision, chosen, unproven=unproven)
         sessions = {}
         for graph, file in manifest.graphs[chosen_precision].items():
             external = folder / f"{file}.data" if f"{file}.data" in manifest.files else None
@@ -194,6 +214,11 @@ class SamModel:
             )
         log.info("model %s (%s), backend %s: %s", manifest.name, chosen_precision, chosen, reason)
         return cls(manifest, sessions, backend=chosen, precision=chosen_precision, reason=reason)
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The loaded networks by graph name."""
+        return self._sessions
 
     def encode(self, image: Uint8Array) -> ImageEmbedding:
         """Run the encoder (and `prepare`) on a (H, W, 3) uint8 RGB photo."""
@@ -306,8 +331,10 @@ class SamModel:
             session.close()
 
 
-def choose_backend(backend: str) -> tuple[str, str]:
+def choose_backend(backend: str, no_engine: Callable[[], str | None]) -> tuple[str, str]:
     """The backend to use and the reason in words; "auto" tries backends.AUTO_ORDER in turn.
+
+    no_engine: why "trt" cannot run the model although TensorRT and a GPU are there, None when it can.
 
     Raises:
         BackendUnavailable: the named one is missing, or all are.
@@ -322,6 +349,8 @@ def choose_backend(backend: str) -> tuple[str, str]:
     passed_over: list[str] = []
     for candidate in backends.AUTO_ORDER:
         reason = backends.unavailable_reason(candidate)
+        if reason is None and candidate == "trt":
+            reason = no_engine()
         if reason is None:
             return candidate, "first of the automatic order that works here" + "".join(f"; {p}" for p in passed_over)
         passed_over.append(f"{candidate} passed over: {reason}")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from boothsam.runtime.errors import ManifestError, ProofError
+from boothsam.runtime.fidelity import GATES, numerics_of
 from boothsam.runtime.images import encode_image, load_image
 from boothsam.runtime.masks import boundary_iou, mask_iou
 from boothsam.runtime.model import Decoded, Prompts, SamModel
@@ -78,8 +79,16 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Every case passed, and there is at least one."""
-        return bool(self.cases) and all(case.passed for case in self.cases)
+        """Every case passed, and there is at least one; of a reduced precision also the mean over all."""
+        if not self.cases or not all(self.case_passed(case) for case in self.cases):
+            return False
+        mean = float(np.mean([case.mask_iou_mean for case in self.cases]))
+        return self.precision == "fp32" or mean >= GATES[self.precision].mean
+
+    def case_passed(self, case: Agreement) -> bool:
+        """FP32 agrees to the last pixels; a reduced precision's masks to its gate in `fidelity`, each case by its
+        mean."""
+        return case.passed if self.precision == "fp32" else case.mask_iou_mean >= GATES[self.precision].p5
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -95,6 +104,13 @@ class Report:
             return
         if not self.cases:
             raise ProofError(f"model {self.model!r} was compared on no case at all")
+        if self.precision != "fp32":
+            gate, means = GATES[self.precision], [case.mask_iou_mean for case in self.cases]
+            raise ProofError(
+                f"model {self.model!r} in {self.precision} on {self.backend} strays from its golden answers: mean mask "
+                f"IoU {np.mean(means):.4f} (gate {gate.mean}), worst case {min(means):.4f} (gate {gate.p5})",
+                hint="boothsam verify --photos FOLDER --picture worst.png shows where; or take --precision fp32",
+            )
         worst = min(self.cases, key=lambda case: (case.passed, case.mask_iou_min))
         raise ProofError(
             f"model {self.model!r} on {self.backend} disagrees with its golden answers: case {worst.name}, mask IoU "
@@ -129,7 +145,8 @@ def compare(
     """Both models on the same cases; `candidate` is judged."""
     found, expected = _answers(candidate, photos, cases), _answers(reference, photos, cases)
     agreements = tuple(agree(c.name, a, b) for c, a, b in zip(cases, found, expected, strict=True))
-    return Report(candidate.manifest.name, candidate.backend, candidate.precision, "device", agreements)
+    numerics = numerics_of(candidate.precision, candidate.backend)
+    return Report(candidate.manifest.name, candidate.backend, candidate.precision, numerics, agreements)
 
 
 def default_cases(photos: Mapping[str, Uint8Array]) -> list[Case]:
@@ -203,7 +220,8 @@ def verify_golden(model: SamModel, folder: Path) -> Report:
         raise ManifestError(
             f"the golden answers in {folder / GOLDEN} are ill-formed ({error!r})", hint="export the model again"
         ) from None
-    return Report(model.manifest.name, model.backend, model.precision, "device", tuple(agreements))
+    numerics = numerics_of(model.precision, model.backend)
+    return Report(model.manifest.name, model.backend, model.precision, numerics, tuple(agreements))
 
 
 def _answers(model: SamModel, photos: Mapping[str, Uint8Array], cases: Sequence[Case]) -> list[Decoded]:

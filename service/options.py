@@ -22,7 +22,7 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Model to use; default: the bundled starter model"),
 ]
-Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="auto, ort-cuda, ort-cpu or ov")]
+Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="auto, trt, ort-cuda, ort-cpu or ov")]
 Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 or int8")]
 Threads = Annotated[
     int | None,

@@ -1,4 +1,4 @@
-"""`boothsam models`, `download`, `export`, `verify`: from a checkpoint to a model that is proven here."""
+"""`boothsam models`, `download`, `export`: from a checkpoint to a model that is proven."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from boothsam.runtime.errors import BoothsamError, OptionError, ProofError
+from boothsam.runtime.errors import BoothsamError, OptionError
 from boothsam.service import options
-from boothsam.service.console import Failed, need_extra, print_json, say, say_error, say_warning, shown
+from boothsam.service.commands.quantize import (
+    Calibrate,
+    Method,
+    ProofPhotos,
+    reduce_folder,
+    wanted_precisions,
+    whole_first,
+)
+from boothsam.service.console import need_extra, print_json, say, say_warning, shown
 
 
 def models(json: options.Json = False) -> None:
@@ -118,91 +126,46 @@ def export(
         typer.Option("--licence", metavar="TEXT", help="Of the weights; default: that of the known checkpoint"),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Prove the graphs against PyTorch")] = True,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="fp16,int8", help="Also write these, calibrated and proven on photos"),
+    ] = None,
+    calibration: Calibrate = None,
+    proof_photos: ProofPhotos = None,
+    method: Method = "percentile",
+    threads: options.Threads = None,
     force: options.Force = False,
     verbose: options.Verbose = 0,
 ) -> None:
     """Make a model folder of a PyTorch checkpoint; needs the extra [export].
 
     Writes the ONNX graphs, the manifest and golden answers, and proves the graphs against PyTorch on points, boxes
-    and mask prompts. Models in models/ of $BOOTHSAM_HOME are found by name. Prints the folder.
+    and mask prompts. Models in models/ of $BOOTHSAM_HOME are found by name. Prints the folder. --precision does what
+    `boothsam quantize` does, in one go; FP32 stays in the model.
     """
+    if (precision is None) != (calibration is None):
+        raise OptionError("--precision and --calibration go together", hint="--precision fp16 --calibration FOLDER")
+    precisions = wanted_precisions(precision) if precision else ()
+    from boothsam.runtime.folders import check_target
+
     with need_extra("export", "boothsam export"):
         from boothsam.export.folder import export_checkpoint
-    manifest = export_checkpoint(
-        variant, checkpoint, out, name=name, licence=licence, verify=verify, force=force, progress=say
-    )
+    check_target(out, force)
+    with whole_first(out, precisions) as target:
+        manifest = export_checkpoint(
+            variant,
+            checkpoint,
+            target,
+            name=name or out.name,
+            licence=licence,
+            verify=verify,
+            force=force,
+            progress=say,
+        )
+        if calibration is not None:
+            manifest = reduce_folder(target, out, precisions, calibration, proof_photos, method, None, threads, force)
     if not verify:
         say_warning("the graphs were not proven against PyTorch", "leave out --no-verify before you rely on this model")
     say(f"model {manifest.name}, licence {manifest.licence}, key {manifest.key}")
     say(f"next: boothsam crop photo.jpg --auto --model {out} -o cut.png")
     typer.echo(str(out))
-
-
-def verify(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or installed name")] = "starter",
-    photos: Annotated[
-        Path | None,
-        typer.Option("--photos", metavar="FOLDER", help="Also compare with ort-cpu in fp32 on your own photos"),
-    ] = None,
-    backend: options.Backend = "auto",
-    precision: options.Precision = "auto",
-    threads: options.Threads = None,
-    json: options.Json = False,
-    verbose: options.Verbose = 0,
-) -> None:
-    """Check a model on this machine: every file's sha256, then its answers against the recorded golden ones.
-
-    Ends with 1 when a file was altered or an answer differs. --photos compares another backend or precision with
-    ort-cpu in fp32 on photos of your own.
-    """
-    from boothsam.runtime.store import find_model
-    from boothsam.runtime.verify import verify_golden
-
-    folder = find_model(model)
-    loaded = options.load_model(model, backend, precision, threads)
-    for file in loaded.manifest.files:
-        loaded.manifest.check_file(folder, file)
-    reports = {"golden": verify_golden(loaded, folder)}
-    if photos is not None:
-        reports["photos"] = _on_photos(loaded, folder, photos, threads)
-    if json:
-        print_json({name: report.to_dict() for name, report in reports.items()})
-    else:
-        for name, report in reports.items():
-            typer.echo(f"{name}: model {report.model}, {report.backend}, {report.precision}, {len(report.cases)} cases")
-            for case in report.cases:
-                typer.echo(
-                    f"  {'ok  ' if case.passed else 'FAIL'} {case.name:<28} mask IoU {case.mask_iou_min:.5f}  "
-                    f"boundary IoU {case.boundary_iou_mean:.5f}  logit error {case.logit_error:.2g}  "
-                    f"score error {case.score_error:.2g}"
-                )
-    failed = [report for report in reports.values() if not report.passed]
-    for report in failed:
-        try:
-            report.require()
-        except ProofError as error:
-            say_error(error.message, error.hint)
-    if failed:
-        raise Failed
-    say("every answer agrees")
-
-
-def _on_photos(loaded: Any, folder: Path, photos: Path, threads: int | None) -> Any:
-    from boothsam.runtime.images import load_image
-    from boothsam.runtime.verify import compare, default_cases
-
-    if (loaded.backend, loaded.precision) == ("ort-cpu", "fp32"):
-        raise OptionError(
-            "--photos compares with ort-cpu in fp32, and that is what was loaded",
-            hint="name another --backend or --precision",
-        )
-    paths = (
-        sorted(p for p in photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-        if photos.is_dir()
-        else []
-    )
-    if not paths:
-        raise OptionError(f"{photos} holds no photo", hint="--photos takes a folder of JPEG, PNG or WebP files")
-    pictures = {path.stem: load_image(path) for path in paths}
-    reference = options.load_model(str(folder), "ort-cpu", "fp32", threads)
-    return compare(loaded, reference, pictures, default_cases(pictures))

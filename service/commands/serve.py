@@ -16,8 +16,8 @@ def serve(
     ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one")] = None,
     model: options.Model = None,
-    backend: Annotated[str | None, typer.Option(metavar="NAME", help="auto, ort-cuda, ort-cpu or ov")] = None,
-    precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto or fp32")] = None,
+    backend: Annotated[str | None, typer.Option(metavar="NAME", help="auto, trt, ort-cuda, ort-cpu or ov")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, fp32, fp16 or int8")] = None,
     threads: options.Threads = None,
     verbose: options.Verbose = 0,
 ) -> None:
