@@ -83,8 +83,8 @@ def batch(
     """Cut products out of many photos: a folder, a table, a booth's drop folder.
 
     Without a prompt, as with --auto, the main product is found; --box, --point, --boxes and --plate are as for
-    `boothsam crop` and hold for every photo; a table's columns (photo, box, points, labels, name or sku, background, fill, margin,
-    size, quality) hold for their own row. The pictures lie in OUT as the photos lie in their folder.
+    `boothsam crop` and hold for every photo; a table's columns (photo, box, points, labels, name or sku, background,
+    fill, margin, size, quality) hold for their own row. The pictures lie in OUT as the photos lie in their folder.
 
     OUT/batch.jsonl gets a line for each photo once its pictures are on the disk. The same command again goes on where
     it was stopped, by Ctrl-C or a power cut: photos that are done are passed over, unless they or the settings changed.
