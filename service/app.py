@@ -17,6 +17,7 @@ from boothsam.service.admission import Admission
 from boothsam.service.annotations.running import annotating
 from boothsam.service.captures.running import running
 from boothsam.service.decoding import DecodeWorker
+from boothsam.service.engine_building import build_engines
 from boothsam.service.inference import Inference
 from boothsam.service.metrics import Metrics
 from boothsam.service.plates import PlateStore
@@ -145,6 +146,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         _gauges(app)
         proving = asyncio.create_task(inference.prove())
         stack.push_async_callback(_settle, proving)
+        if settings.build_engine:
+            building = asyncio.create_task(build_engines(inference, settings.model))
+            stack.push_async_callback(_settle, building)
         yield
         app.state.admission.drain()
 

@@ -50,7 +50,7 @@ class Inference:
     """Owns the model, its threads and the cached embeddings.
 
     State goes loading -> proving -> ready, or failed with a reason. Until ready, `need_ready` refuses.
-    engine: what is known about a device engine: {"state": "none"} as long as this version builds none.
+    engine: what is known about the device's engines; `engine_building` keeps it up to date.
     """
 
     def __init__(

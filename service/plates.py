@@ -7,10 +7,12 @@ question about the plate, and stops nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import logging
+import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,7 +23,7 @@ from typing import Any
 from boothsam.runtime.errors import ImageError
 from boothsam.runtime.images import encode_image
 from boothsam.runtime.plate import Plate
-from boothsam.service.captures.files import FULL, make_folder, publish, sync_folder
+from boothsam.service.captures.files import FULL, make_folder, sync_folder
 from boothsam.service.problems import ServiceProblem, problem
 
 log = logging.getLogger("boothsam.service")
@@ -99,8 +101,7 @@ class PlateStore:
         with self._lock:
             if self._folder is not None:
                 try:
-                    make_folder(self._folder / "incoming")
-                    publish(taken.to_bytes(), self._folder / FILE, self._folder / "incoming")
+                    _write(self._folder, taken.to_bytes())
                 except OSError as error:
                     raise _not_stored(self._folder, error) from error
             self._taken, self._damage = taken, ""
@@ -136,6 +137,23 @@ class PlateStore:
         if self._damage:
             return problem("plate_damaged", self._damage, "PUT /plate with a photo of the empty booth")
         return problem("no_plate", "no plate was taken", "PUT /plate with a photo of the empty booth")
+
+
+def _write(folder: Path, data: bytes) -> None:
+    """Write the file, whole and durable on return; the last plate's stays until then. Raises OSError."""
+    make_folder(folder)
+    partial = folder / f"{FILE}.part"  # always the same name: what a power cut left is written over
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / FILE)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)
 
 
 def _not_stored(folder: Path, error: OSError) -> ServiceProblem:

@@ -136,7 +136,10 @@ def from_error(error: Exception) -> ServiceProblem:
     )
     for kind, code in codes:
         if isinstance(error, kind) and isinstance(error, BoothsamError):
-            return problem(code, _as_fields(error.message), _as_fields(error.hint or ""))
+            headers: dict[str, str] = {}
+            if isinstance(error, PresetError):  # for pages that say it in their visitors' language
+                headers["X-Preset"] = ",".join(dict.fromkeys(finding.rule for finding in error.report.failed))
+            return problem(code, _as_fields(error.message), _as_fields(error.hint or ""), headers=headers)
     return problem("internal", "an unexpected error; it was logged under this request's id", "boothsam doctor --report")
 
 

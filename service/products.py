@@ -35,7 +35,7 @@ DIFFERENT = 0.9  # IoU below which two candidates are two objects
 class Picture:
     """An encoded picture of (height, width), the cut-out it was made of and the model's answer.
 
-    warnings, report: see `Finished`.
+    warnings, report, advice: see `Finished`.
     """
 
     data: bytes
@@ -45,6 +45,7 @@ class Picture:
     answer: Answer
     warnings: tuple[tuple[str, str], ...] = ()
     report: Report | None = None
+    advice: tuple[str, ...] = ()
 
     @property
     def score(self) -> float:
@@ -104,7 +105,8 @@ def make_pictures(
             with stages.time("encode"):
                 data = encode(array, look.format, look.quality, None, credits)
             done = Finished(data, (array.shape[0], array.shape[1]), cut)
-        pictures.append(Picture(done.data, etag(done.data), done.size_hw, cut, answer, done.warnings, done.report))
+        checked = done.warnings, done.report, done.advice
+        pictures.append(Picture(done.data, etag(done.data), done.size_hw, cut, answer, *checked))
     return pictures
 
 

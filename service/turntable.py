@@ -4,6 +4,7 @@ Two passes, so that never more than one photo is held: the first asks the model 
 cuts out. Between them every frame's box is compared with the median of its neighbours' (a spin is a ring: the last
 frame stands beside the first); a frame far from it is asked again with the neighbours' box. Neither such
 a frame nor one that remains far counts for the common box, so that one bad frame does not make the whole spin small.
+But a handle that is seen from the side is no mistake: half a turn later the outline is the same, mirrored.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from boothsam.service.shadow import on_canvas_with_shadow
 Box = tuple[int, int, int, int]
 Verdict = Literal["ok", "asked_again", "confirmed", "outlier", "failed"]
 FAR = 0.3  # a side farther from the neighbours' than this share of their longer side makes a frame an outlier
+MIRRORED = 0.1  # the same, from the mirrored box of the frame half a turn away, that speaks for a frame
 SAME = 0.7  # IoU of two answers' boxes that confirm each other
 _NEIGHBOURS = 2  # on either side
 _ROOM = 0.05  # around the neighbours' box when a frame is asked again
@@ -120,6 +122,10 @@ def crop_set(
         _ask(model, frame, request, spin)
     suspects = [(frame, ref) for i, frame in enumerate(spin.frames) if (ref := _reference(spin.frames, i)) is not None]
     suspects = [(f, ref) for f, ref in suspects if f.box_xyxy is None or _distance(f.box_xyxy, ref) > FAR]
+    for frame in _mirrored(spin.frames):
+        if any(frame is suspect for suspect, _ in suspects):
+            frame.verdict = "confirmed"
+    suspects = [(f, ref) for f, ref in suspects if f.verdict != "confirmed"]
     for frame, reference in suspects:
         _ask_again(model, frame, reference, request, spin)
     found = [f for f in spin.frames if f.box_xyxy is not None and f.error is None]
@@ -190,6 +196,21 @@ def _reference(frames: Sequence[Frame], index: int) -> tuple[float, float, float
         return None
     x0, y0, x1, y1 = (float(v) for v in np.median(np.array(boxes), 0))
     return x0, y0, x1, y1
+
+
+def _mirrored(frames: Sequence[Frame]) -> list[Frame]:
+    """The frames whose box is that of the frame half a turn away, mirrored on the table's axis."""
+    half = len(frames) // 2
+    if len(frames) % 2 or half < 2:
+        return []
+    pairs = [(one, frames[(i + half) % len(frames)]) for i, one in enumerate(frames)]
+    known = [(one, one.box_xyxy, other.box_xyxy) for one, other in pairs]
+    both = [(one, box, other) for one, box, other in known if box is not None and other is not None]
+    if len(both) < 4:
+        return []
+    axis = float(np.median([(box[0] + other[2]) / 2 for _, box, other in both]))
+    found = [(one, box, (2 * axis - other[2], other[1], 2 * axis - other[0], other[3])) for one, box, other in both]
+    return [one for one, box, mirrored in found if _distance(box, mirrored) <= MIRRORED]
 
 
 def _apart(answer: Answer, first: Answer) -> bool:

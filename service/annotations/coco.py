@@ -23,7 +23,7 @@ from boothsam.runtime.masks import BoolArray, CocoRle, compress_rle, mask_to_rle
 from boothsam.service.annotations.drawing import bbox_of, decode_rle
 from boothsam.service.annotations.files import Layout, read_categories, read_records
 from boothsam.service.annotations.photos import Photo, check_folders, list_photos
-from boothsam.service.annotations.records import Category, MaskObject, NoSuchPhoto, PhotoRecord
+from boothsam.service.annotations.records import Category, MaskObject, NoSuchPhoto, PhotoRecord, StorageFailed
 from boothsam.service.captures.export import Member
 
 ANNOTATIONS = "annotations.json"
@@ -108,6 +108,8 @@ class Export:
         path = self.layout.masks / kept.file
         try:
             data = path.read_bytes()
+        except FileNotFoundError:
+            raise StorageFailed(f"{path} went while it was exported", hint="export again") from None
         except OSError as error:
             raise self.layout.failed(error) from error
         if hashlib.sha256(data).hexdigest() == kept.sha256:

@@ -67,10 +67,16 @@ class Layout:
         return self.records / f"{key}.json"
 
     def create(self) -> None:
-        """Make the folders and empty `incoming`. Raises StoreUnusable."""
+        """Make the folders. Raises StoreUnusable."""
         try:
             for folder in (self.masks, self.records, self.incoming):
                 make_folder(folder)
+        except OSError as error:
+            raise self.unusable(error) from error
+
+    def clear_incoming(self) -> None:
+        """Remove what a crash left there; for whoever holds the lock. Raises StoreUnusable."""
+        try:
             for path in self.incoming.iterdir():
                 path.unlink()
         except OSError as error:
@@ -97,12 +103,13 @@ class Layout:
         """
         partial = self.incoming / secrets.token_hex(8)
         try:
-            make_folder(target.parent)
             try:
                 with partial.open("xb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                # Not before: where the folder's disk was pulled out nothing is made in its place.
+                make_folder(target.parent)
                 partial.replace(target)
             except BaseException:
                 partial.unlink(missing_ok=True)
@@ -160,16 +167,28 @@ def read_records(layout: Layout) -> tuple[dict[str, PhotoRecord], dict[Path, str
     try:
         for path in sorted(layout.records.glob("*.json")):
             try:
-                record = PhotoRecord.decode(path.read_bytes())
-                lost = [found.file for found in record.objects if not _inside(layout, found.file)]
-                if lost:
-                    raise DamagedRecord(f"its mask {lost[0]} is missing")
-                records[path.stem] = record
+                records[path.stem] = _read_record(layout, path)
             except DamagedRecord as error:
                 damaged[path] = error.message
+            except FileNotFoundError:
+                continue  # taken away since it was listed
     except OSError as error:
         raise layout.failed(error) from error
     return records, damaged
+
+
+def _read_record(layout: Layout, path: Path) -> PhotoRecord:
+    """Raises DamagedRecord, OSError."""
+    data = path.read_bytes()
+    while True:
+        record = PhotoRecord.decode(data)
+        lost = [found.file for found in record.objects if not _inside(layout, found.file)]
+        if not lost:
+            return record
+        # Another process may have saved the photo anew in between, and removed the masks of before.
+        before, data = data, path.read_bytes()
+        if data == before:
+            raise DamagedRecord(f"its mask {lost[0]} is missing")
 
 
 def _inside(layout: Layout, name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from boothsam.service.problems import ServiceProblem
 
 # Sizes stand behind a photo's EXIF data and colour profile, which rarely take more.
 _HEAD_BYTES = 256 << 10
+_LONGEST_BASE = 200  # bytes of a mask's name before its number; file systems take 255 in all
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,23 @@ def natural_key(name: str) -> list[list[str | int]]:
         [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", words.casefold()))]
         for words in name.split("/")
     ]
+
+
+def mask_base(photo: Photo, others: Iterable[str]) -> str:
+    """What a photo's masks are called before the number: its stem, where none of the other photos' names has that one.
+
+    Keeps the photo's folders. A name so long that a file system would not take the mask's becomes the photo's key.
+    """
+    stem = _stem(photo.name)
+    alone = all(_stem(name).casefold() != stem.casefold() for name in others)
+    folder, slash, base = (stem if alone else f"{photo.name}-{photo.key[:8]}").rpartition("/")
+    return folder + slash + (base if len(base.encode()) <= _LONGEST_BASE else photo.key)
+
+
+def _stem(name: str) -> str:
+    """The name without its ending, with its folders."""
+    head, dot, _ = name.rpartition(".")
+    return head if dot else name
 
 
 def list_photos(folder: Path, exclude: Path, known: Mapping[str, Photo]) -> list[Photo]:

@@ -34,4 +34,4 @@ async def annotating(settings: Settings) -> AsyncIterator[AnnotationStore]:
     try:
         yield store
     finally:
-        store.close()
+        await asyncio.to_thread(store.close)  # waits for a save whose client is gone

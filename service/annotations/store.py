@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 from boothsam.service.annotations.drawing import Drawn
 from boothsam.service.annotations.files import Layout, Lock, read_categories, read_records
-from boothsam.service.annotations.photos import Photo, check_folders, list_photos
+from boothsam.service.annotations.photos import Photo, check_folders, list_photos, mask_base
 from boothsam.service.annotations.records import (
     MAX_OBJECTS,
     Category,
@@ -24,6 +25,7 @@ from boothsam.service.annotations.records import (
     PhotoChanged,
     PhotoRecord,
     Status,
+    StorageFailed,
     WrongAnnotation,
     changed_categories,
     encode_categories,
@@ -75,7 +77,8 @@ class AnnotationStore:
 
     def __init__(self, photos_folder: Path, layout: Layout, lock: Lock, min_free_bytes: int) -> None:
         self.photos_folder, self.layout, self.min_free_bytes = photos_folder, layout, min_free_bytes
-        self._lock, self._mutex = lock, threading.RLock()
+        self._lock, self._mutex, self._scanning = lock, threading.RLock(), threading.Lock()
+        self._closed = False
         self._photos: dict[str, Photo] = {}
         self._digests: dict[str, tuple[int, int, str]] = {}  # key -> nbytes, mtime_ns, sha256
         self._undecodable: dict[str, tuple[str, str]] = {}  # key -> sha256, why
@@ -96,6 +99,7 @@ class AnnotationStore:
         layout.create()
         store = cls(photos_folder, layout, Lock(layout), min_free_bytes)
         try:
+            layout.clear_incoming()
             store._recover()
             store.scan()
         except BaseException:
@@ -104,8 +108,10 @@ class AnnotationStore:
         return store
 
     def close(self) -> None:
-        """Let others write. The store must not be used afterwards."""
-        self._lock.release()
+        """Let others write, once what is being saved is on the disk; nothing is saved afterwards. Idempotent."""
+        with self._mutex:
+            self._closed = True
+            self._lock.release()
 
     def _recover(self) -> None:
         self.categories, self._last_category = read_categories(self.layout)
@@ -128,14 +134,26 @@ class AnnotationStore:
         return {found.category_id for record in self._records.values() for found in record.objects}
 
     def scan(self) -> None:
-        """List the photos again. Raises OptionError when the folder cannot be listed."""
-        with self._mutex:
-            found = list_photos(self.photos_folder, self.layout.folder, self._photos)
-            self._photos = {photo.key: photo for photo in found}
-            for photo in found:
-                record = self._records.get(photo.key)
-                if record is not None and not photo.same_file(record.nbytes, record.mtime_ns):
-                    self._hash(photo)
+        """List the photos again; meanwhile others save. Raises OptionError when the folder cannot be listed."""
+        with self._scanning:
+            with self._mutex:
+                known = dict(self._photos)
+            found = list_photos(self.photos_folder, self.layout.folder, known)
+            with self._mutex:
+                self._photos = {photo.key: photo for photo in found}
+                touched = [photo for photo in found if self._is_touched(photo)]
+            for photo in touched:
+                with contextlib.suppress(NoSuchPhoto):  # it went, or may not be read: then it is another one
+                    digest = photo.sha256()
+                    with self._mutex:
+                        self._digests[photo.key] = (photo.nbytes, photo.mtime_ns, digest)
+
+    def _is_touched(self, photo: Photo) -> bool:
+        """Whether only the file's bytes can tell if it is the one that was annotated."""
+        record, (size, mtime_ns, _) = self._records.get(photo.key), self._digests.get(photo.key, (-1, -1, ""))
+        if record is None or photo.same_file(size, mtime_ns):
+            return False
+        return not photo.same_file(record.nbytes, record.mtime_ns)
 
     def entries(self) -> list[Entry]:
         """Every photo in order, as of the last `scan`."""
@@ -172,8 +190,9 @@ class AnnotationStore:
             return self._hash(self._refreshed(key))
 
     def read(self, key: str, max_bytes: int) -> tuple[bytes, str]:
-        """The photo's bytes and their sha256. Raises NoSuchPhoto, PhotoTooLarge."""
+        """The photo's bytes and their sha256, for another try to decode them. Raises NoSuchPhoto, PhotoTooLarge."""
         with self._mutex:
+            self._undecodable.pop(key, None)
             photo = self._refreshed(key)
         data = photo.read(max_bytes)
         digest = hashlib.sha256(data).hexdigest()
@@ -182,7 +201,7 @@ class AnnotationStore:
         return data, digest
 
     def cannot_decode(self, key: str, sha256: str, why: str) -> None:
-        """Remember that these bytes are no photo, until the file is replaced."""
+        """Remember that these bytes are no photo, until the file is replaced or another try decodes it."""
         with self._mutex:
             self._undecodable[key] = (sha256, why)
 
@@ -235,6 +254,7 @@ class AnnotationStore:
     def set_categories(self, wanted: Sequence[tuple[int | None, str]]) -> tuple[Category, ...]:
         """Replace the list, as `records.changed_categories` says. Raises what that raises; DiskLow, StorageFailed."""
         with self._mutex:
+            self._need_open()
             made, last_id = changed_categories(self.categories, self._last_category, wanted, self._used())
             self.layout.write(self.layout.categories, encode_categories(made, last_id))
             self.categories, self._last_category = made, last_id
@@ -302,7 +322,9 @@ class AnnotationStore:
     ) -> tuple[list[MaskObject], int, dict[str, bytes]]:
         """The objects with ids and files, the highest id so far, and the new files' bytes."""
         saved = {} if current is None else {found.id: found for found in current.objects}
-        base, made, new = self._base(photo), [], {}
+        others = [p.name for p in self._photos.values() if p.key != photo.key]
+        others += [record.name for key, record in self._records.items() if key != photo.key]
+        base, made, new = mask_base(photo, others), [], {}
         for found in objects:
             if isinstance(found, Kept):
                 made.append(replace(saved[found.id], category_id=found.category_id))
@@ -319,17 +341,9 @@ class AnnotationStore:
             )
         return made, last_id, new
 
-    def _base(self, photo: Photo) -> str:
-        """What the photo's masks are called before the number: its stem, where no other photo has that one."""
-        stem = _stem(photo.name)
-        others = [p.name for p in self._photos.values() if p.key != photo.key]
-        others += [record.name for key, record in self._records.items() if key != photo.key]
-        if all(_stem(name).casefold() != stem.casefold() for name in others):
-            return stem
-        return f"{photo.name}-{photo.key[:8]}"
-
     def _write(self, key: str, record: PhotoRecord, new: dict[str, bytes]) -> None:
         """Masks first, then the record that names them, then away with those that no record names any more."""
+        self._need_open()
         needed = sum(map(len, new.values())) + (64 << 10)
         free = _try(lambda: free_bytes(self.layout.folder), self.layout)
         if free - needed < self.min_free_bytes:
@@ -347,16 +361,23 @@ class AnnotationStore:
         # When this fails the record may be there all the same, so that its masks must stay.
         self.layout.write(self.layout.record(key), record.encode())
         self._records[key] = record
+        if record.objects:
+            self._undecodable.pop(key, None)  # whoever made masks of it has seen it
         self._remove({found.file for found in (old.objects if old else ())} - {found.file for found in record.objects})
 
     def _forget(self, key: str) -> None:
         """Take the photo's record away, and then its masks."""
+        self._need_open()
         record = self._records.get(key)
         if record is None:
             return
         _try(lambda: self.layout.remove_record(key), self.layout)
         del self._records[key]
         self._remove({found.file for found in record.objects})
+
+    def _need_open(self) -> None:
+        if self._closed:
+            raise StorageFailed("the service is shutting down", hint="save it again in a moment")
 
     def _remove(self, names: set[str]) -> None:
         """Masks that no record names; one that cannot go is put aside at the next start."""
@@ -365,12 +386,6 @@ class AnnotationStore:
                 (self.layout.masks / name).unlink(missing_ok=True)
             except OSError as error:
                 _log.warning("%s could not be removed: %s", self.layout.masks / name, error)
-
-
-def _stem(name: str) -> str:
-    """The name without its ending, with its folders."""
-    head, dot, _ = name.rpartition(".")
-    return head if dot else name
 
 
 def _now() -> str:

@@ -76,7 +76,7 @@ class Layout:
         return sorted(path for folder in self.sidecars.iterdir() for path in folder.iterdir())
 
     def create(self) -> None:
-        """Make the folders and empty `incoming`.
+        """Make the folders.
 
         Raises:
             StoreUnusable: not writable.
@@ -85,6 +85,12 @@ class Layout:
             make_folder(self.folder)
             for folder in (self.files, self.sidecars, self.incoming):
                 make_folder(folder)
+        except OSError as error:
+            raise unusable(self.folder, error) from error
+
+    def clear_incoming(self) -> None:
+        """Remove what a crash left there; for whoever holds the lock. Raises StoreUnusable."""
+        try:
             for path in self.incoming.iterdir():
                 path.unlink()
         except OSError as error:

@@ -99,6 +99,7 @@ class CaptureStore(Reader):
         store.layout.create()
         store._lock = Lock(store.layout)
         try:
+            store.layout.clear_incoming()
             try:
                 store._index_of_writer = store._open_index()
             except DiskLow:
@@ -185,8 +186,19 @@ class CaptureStore(Reader):
         return known
 
     def need_room(self, size: int) -> None:
-        """Raise DiskLow where `size` more bytes leave too little free; for a look before work is done."""
-        if free_bytes(self.layout.folder) - size < self.min_free_bytes:
+        """Raise DiskLow where `size` more bytes leave too little free; for a look before work is done. Blocks.
+
+        Raises:
+            StorageFailed: the folder is gone, or does not answer.
+        """
+        try:
+            free = free_bytes(self.layout.folder)
+        except OSError as error:
+            raise StorageFailed(
+                f"the captures folder {self.layout.folder} cannot be read: {(error.strerror or str(error)).lower()}",
+                hint=f"ls -ld {self.layout.folder}; mount its disk again",
+            ) from error
+        if free - size < self.min_free_bytes:
             raise self._disk_low()
 
     def delete(self, id: str, *, force: bool = False) -> Future[None]:

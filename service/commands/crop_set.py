@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SAID = {
     "asked_again": "its box lay far from its neighbours'; asked again with theirs",
-    "confirmed": "its box lies far from its neighbours', but asking with theirs gives the same one",
+    "confirmed": "its box lies far from its neighbours', but a second answer or the frame half a turn away agrees",
     "outlier": "its box lies far from its neighbours'; it does not count for the common box",
 }
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
-from boothsam.runtime.errors import BoothsamError
+from boothsam.runtime.errors import BoothsamError, OptionError
 from boothsam.runtime.images import probe
 from boothsam.runtime.model import ImageEmbedding
 from boothsam.service import forms
@@ -44,6 +44,7 @@ _CODES: tuple[tuple[type[BoothsamError], str], ...] = (
     (records.WrongAnnotation, "invalid_field"),
     (records.DiskLow, "disk_low"),
     (records.AnnotationError, "annotations_failed"),
+    (OptionError, "annotations_failed"),  # the folder of photos is away
 )
 # What decoding a photo may say of the photo itself, and not of the moment.
 _BROKEN = ("broken_image", "unsupported_media", "too_many_pixels", "decode_timeout")
@@ -270,7 +271,7 @@ async def _embedding(
                 image = await parts.decode(data, stages)
             except ServiceProblem as broken:
                 if broken.code in _BROKEN:
-                    store.cannot_decode(key, digest, broken.detail)
+                    await _run(store.cannot_decode, key, digest, broken.detail)
                 raise
             del data
             await place.still_wanted()

@@ -69,13 +69,15 @@ async def add(request: Request) -> Response:
     if "original" not in sent and asked.earlier is not None:
         sent["original"] = content_of(parts.kept_photo(asked.earlier.embedding_id))
     with as_problems():
-        store.need_room(sum(len(content.data) for content in sent.values()))
+        await asyncio.to_thread(store.need_room, sum(len(content.data) for content in sent.values()))
     photo = sent["original"]
     async with parts.place():
         if earlier is not None and asked.earlier is not None:
             image = await parts.kept_pixels(asked.earlier.embedding_id, photo.data, stages)
             limit = parts.settings.max_pixels
-            making = parts.inference.run(capturing.from_earlier, parts.inference, image, earlier, limit, stages)
+            making = parts.inference.run(
+                capturing.from_earlier, parts.inference, image, earlier, limit, stages, asked.tidy
+            )
             made = await _or_without(making)
         else:
             image = await parts.decode(photo.data, stages)
@@ -126,7 +128,9 @@ async def _made(parts: Parts, asked: CaptureRequest, photo_sha256: str, image: A
         return capturing.without_product("not_asked", "segment=false")
     limit = parts.settings.max_pixels
     key = inference.key(photo_sha256)
-    return await _or_without(inference.run(capturing.from_model, inference, key, image, asked.prompt, limit, stages))
+    return await _or_without(
+        inference.run(capturing.from_model, inference, key, image, asked.prompt, limit, stages, asked.tidy)
+    )
 
 
 async def _or_without(making: Awaitable[Made]) -> Made:

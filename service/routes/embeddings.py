@@ -169,7 +169,8 @@ def _ask(
     masks = []
     with stages.time("encode"):
         for index in [best] if as_png else range(len(scores[0])):
-            one, score = np.ascontiguousarray(logits[0, index : index + 1]), float(scores[0, index])
+            # A copy: a view would keep all of the answer's masks in memory, which the cache could not count.
+            one, score = logits[0, index : index + 1].copy(), float(scores[0, index])
             known = {
                 "iou_prediction": round(score, 6),
                 "stability_score": round(float(stability_score(one[0])), 6),

@@ -61,12 +61,13 @@ async def _captures(store: CaptureStore | None) -> dict[str, Any] | None:
         return None
 
     def read() -> dict[str, Any]:
-        free = free_bytes(store.layout.folder)
-        facts = {"free_bytes": free, "disk_low": free < store.min_free_bytes, "forwarding": bool(store.target)}
+        facts: dict[str, Any] = {"free_bytes": 0, "disk_low": True, "forwarding": bool(store.target)}
         try:
+            free = free_bytes(store.layout.folder)
+            facts |= {"free_bytes": free, "disk_low": free < store.min_free_bytes}
             found = store.status(store.min_free_bytes)
-        except BoothsamError as error:
-            return facts | {"waiting": 0, "failed": 0, "reason": error.message}
+        except (BoothsamError, OSError) as error:  # the folder's disk may have been pulled out
+            return facts | {"waiting": 0, "failed": 0, "reason": getattr(error, "message", str(error))}
         return facts | {"waiting": found.pending, "failed": found.parked, "reason": ""}
 
     return await asyncio.to_thread(read)

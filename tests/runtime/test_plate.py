@@ -69,9 +69,9 @@ def test_the_box_and_the_clicks_are_in_the_photos_pixels() -> None:
     assert match.labels.count(1) == 1 and match.labels.count(0) == 4
     prompts = match.prompts
     assert prompts.box_xyxy is not None and prompts.point_labels is not None
-    large = [cv2.resize(image, (2400, 1800), interpolation=cv2.INTER_CUBIC) for image in (wall(), stand(wall()))]
+    large = [cv2.resize(image, (1600, 1200), interpolation=cv2.INTER_CUBIC) for image in (wall(), stand(wall()))]
     scaled = Plate.from_images([camera(large[0], noise=1)]).compare(camera(large[1], 2, noise=1))
-    assert near(scaled, np.array(BOX) * 3.75, 15)
+    assert near(scaled, np.array(BOX) * 2.5, 10)
 
 
 def test_an_empty_booth_is_empty_in_any_light() -> None:
@@ -257,7 +257,7 @@ def test_shrink_keeps_small_photos_and_the_aspect_of_large_ones() -> None:
     assert shrink(np.zeros((3000, 4000, 3), np.uint8)).shape == (768, 1024, 3)
 
 
-@pytest.mark.parametrize("seed", range(3000, 3012))
+@pytest.mark.parametrize("seed", range(3000, 3006))
 def test_composed_booths(seed: int) -> None:
     """The measurement of benchmarks/plate.py in small, with floors far below what it finds."""
     pair = booth_pair(seed, longest=640)

@@ -85,6 +85,23 @@ def test_small_and_blurred_bars(scale: float, blur: float) -> None:
     assert [one.gtin14 for one in found] == ["0" + GTIN]
 
 
+def test_a_large_photo_is_halved_and_its_corners_are_the_photos() -> None:
+    large = on_product((ean13(GTIN), (560, 420), 0, 1)).repeat(4, 0).repeat(4, 1)
+    assert large[..., 0].size > codes._LARGE
+    (found,) = read_codes(large)
+    assert found.gtin14 == "0" + GTIN
+    assert np.linalg.norm(np.array(found.quad_xy).mean(0) - (2240, 1680)) < 24
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (900, 1200), (5770, 8660), (3000, 16383)])
+def test_no_look_is_at_more_pixels_than_decoding_has_time_for(size_hw: tuple[int, int]) -> None:
+    view, back = next(codes._views(np.zeros(size_hw, np.uint8)))
+    assert view.size <= codes._LARGE
+    height, width = view.shape
+    edges = np.array([[-0.5, -0.5, 1], [width - 0.5, height - 0.5, 1]]) @ back.T  # of the outermost pixels' squares
+    assert edges == pytest.approx(np.array([[-0.5, -0.5], [size_hw[1] - 0.5, size_hw[0] - 0.5]]))
+
+
 def test_a_wrong_check_digit_is_told_and_never_a_gtin() -> None:
     (found,) = read_codes(on_product((ean13(WRONG), (600, 450), 0, 1)))
     assert (found.text, found.valid, found.gtin14) == (WRONG, False, None)

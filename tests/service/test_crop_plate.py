@@ -160,6 +160,22 @@ def test_a_bad_frame_is_asked_again_with_its_neighbours_box(run: Run, tmp_path: 
     assert alphas[0].shape == alphas[1].shape and 1 < alphas[1].sum() / alphas[0].sum() < 1.2
 
 
+def test_a_handle_seen_from_the_side_is_kept(run: Run, tmp_path: Path) -> None:
+    """Right in frame 0, left half a turn later; the frames next to that one do not show it."""
+    folder = spin(tmp_path / "spin", [60] * 8)
+    for index, x in ((0, 370), (4, 230)):
+        image = booth(index, (60, 80))
+        cv2.ellipse(image, (x, 220), (60, 40), 0, 0, 360, RED, 16)
+        save(folder, f"frame{index}.jpg", image)
+    result = run("crop", "--set", folder, "--box", "10,10,630,470", "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["common_box_xyxy"] == pytest.approx([162, 140, 439, 301], abs=8)
+    verdicts = [f["verdict"] for f in told["frames"]]
+    assert (verdicts[0], verdicts[4]) == ("confirmed", "confirmed") and {*verdicts} == {"ok", "confirmed"}
+    assert told["frames"][4]["box_xyxy"] == pytest.approx([162, 140, 361, 301], abs=8)
+
+
 def test_a_frame_whose_product_is_gone_or_elsewhere(run: Run, tmp_path: Path, plate: Path) -> None:
     places = [(300, 220)] * 8
     places[5] = (500, 380)

@@ -233,3 +233,33 @@ def test_pixels_are_kept_for_the_photos_used_last_and_nobody_writes_to_them(colo
         assert image is not None and not image.flags.writeable
         assert _cut(client, ids[0], _best(client, ids[0])).status_code == 200  # decoded again, and kept
         assert [cache.pixels(id) is not None for id in ids] == [True, True, False]
+
+
+def test_a_presets_picture_is_the_one_of_crop_and_says_whether_it_follows_the_advice(
+    client: TestClient, photos: Path
+) -> None:
+    id = _keep(client, photos / "one.png")
+    name = _best(client, id)
+    # The disc is 160 pixels wide: enlarged ten times it looks soft. Amazon advises 1000 pixels or more besides.
+    for preset, more, said in (
+        ("amazon", {}, "enlarged"),
+        ("ebay", {}, "enlarged"),
+        ("amazon", {"size": 600}, "enlarged"),
+    ):
+        made = _cut(client, id, name, preset=preset, **more)
+        cropped = send(client, "/crop", photos / "one.png", {"points": "400,150", "preset": preset} | _as_fields(more))
+        assert made.content == cropped.content and made.headers["Content-Type"] == "image/jpeg"
+        assert made.headers["X-Preset"] == said
+    assert "X-Preset" not in _cut(client, id, name).headers
+    assert "X-Preset" not in _cut(client, id, name, preset="amazon", max_side=200).headers, "a preview is not checked"
+    assert code(_cut(client, id, name, preset="amazn"), 422) == "invalid_field"
+
+
+def test_a_refused_presets_picture_names_the_kinds_of_the_broken_rules(client: TestClient, tmp_path: Path) -> None:
+    photo = Image.new("RGB", (600, 400), "grey")
+    photo.paste((255, 255, 255), (300, 100, 500, 250))
+    photo.save(tmp_path / "white.png")
+    id = _keep(client, tmp_path / "white.png")
+    answer = _cut(client, id, _best(client, id), preset="amazon")
+    assert code(answer, 422) == "preset_failed"
+    assert "background" in answer.headers["X-Preset"] or "min_fill" in answer.headers["X-Preset"]

@@ -252,6 +252,16 @@ def test_an_embedding_lives_for_its_ttl_after_its_last_use(model: SamModel) -> N
     assert cache.get("a") is None and len(cache) == 0
 
 
+@pytest.mark.parametrize("multimask", [True, False])
+def test_kept_logits_hold_no_more_memory_than_is_counted(client: TestClient, photos: Path, multimask: bool) -> None:
+    id = send(client, "/embeddings", photos / "one.png").json()["id"]
+    masks = _ask(client, id, {"points": [CENTRE], "multimask": multimask}).json()["masks"]
+    cache = client.app.state.inference.cache  # type: ignore[attr-defined]
+    for mask in masks:
+        kept = cache.recall(id, mask["logits_id"]).logits
+        assert kept.base is None and kept.shape == (1, 256, 256)
+
+
 def test_logits_are_bounded_in_number(model: SamModel) -> None:
     cache = EmbeddingCache(1 << 30, 60)
     _fill(cache, model, "a")

@@ -11,7 +11,7 @@ from boothsam.service.captures import files
 from boothsam.service.routes import kiosk
 from starlette.testclient import TestClient
 
-from tests.service.http_client import send, service
+from tests.service.http_client import code, send, service
 
 
 def _status(client: TestClient) -> Any:
@@ -65,6 +65,20 @@ def test_captures_that_wait_and_a_disk_that_is_full(
         for index in folder.glob("index*"):
             index.write_bytes(b"no database at all")
         assert _status(client)["captures"]["reason"]
+
+
+def test_a_captures_disk_that_was_pulled_out(color_folder: Path, photos: Path, tmp_path: Path) -> None:
+    folder, away = tmp_path / "captures", tmp_path / "away"
+    with service(color_folder, captures_dir=str(folder), min_free_bytes=1) as client:
+        folder.rename(away)
+        found = _status(client)["captures"]
+        assert found["disk_low"] is True and found["free_bytes"] == 0 and "No such file" in found["reason"]
+        refused = send(client, "/captures", photos / "one.png")
+        assert code(refused, 503) == "storage_failed" and refused.headers["retry-after"] == "5"
+        assert "cannot be read" in refused.json()["detail"]
+        away.rename(folder)
+        assert _status(client)["captures"]["reason"] == ""
+        assert send(client, "/captures", photos / "one.png").status_code == 201
 
 
 def test_asking_lets_go_of_what_nobody_used_for_long(color_folder: Path, photos: Path) -> None:

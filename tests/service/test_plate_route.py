@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,10 +117,31 @@ def test_a_state_folder_that_cannot_be_written_is_told_and_the_old_plate_stays(
 ) -> None:
     with service(color_folder, state_dir=str(folder)) as client:
         taken = take(client, jpeg(booth())).json()
-        (folder / "incoming").rmdir()
-        (folder / "incoming").write_text("in the way")
+        (folder / f"{FILE}.part").mkdir()  # in the way
         assert code(take(client, jpeg(booth(1))), 503) == "plate_not_stored"
         assert client.get("/plate").json() == taken
+
+
+@pytest.mark.parametrize("failing", [0, 1])  # the file, its folder
+def test_a_disk_that_fails_takes_no_plate_away(
+    color_folder: Path, folder: Path, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, iter(range(1000))
+
+    def fsync(descriptor: int) -> None:
+        if next(calls) == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    with service(color_folder, state_dir=str(folder)) as client:
+        taken = take(client, jpeg(booth())).json()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            assert code(take(client, jpeg(booth(1))), 503) == "plate_not_stored"
+        assert client.get("/plate").json() == taken
+    with service(color_folder, state_dir=str(folder)) as client:
+        assert client.get("/plate").status_code == 200  # the old one or the new one, whole
+    assert [path.name for path in folder.iterdir()] == [FILE]
 
 
 def test_without_a_state_folder_the_plate_lives_as_long_as_the_service(color_folder: Path) -> None:

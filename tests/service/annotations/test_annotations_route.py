@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import threading
@@ -15,6 +16,7 @@ from boothsam.runtime.images import load_image
 from boothsam.runtime.masks import mask_to_rle, rle_to_mask
 from boothsam.service.annotations.store import AnnotationStore
 from boothsam.service.app import create_app
+from boothsam.service.problems import problem
 from PIL import Image
 from pycocotools import mask as coco_masks
 from starlette.testclient import TestClient
@@ -180,6 +182,53 @@ def test_broken_photos_are_told_and_passed_over(client: TestClient, folder: Path
     assert code(client.get(f"/annotations/photos/{again['photos'][1]['key']}/image"), 422) == "broken_image"
     (folder / "photo-1.png").write_bytes(whole)
     assert listed(client)["photo-1.png"]["status"] == "open"
+
+
+def test_a_photo_that_decodes_at_last_is_broken_no_more(
+    client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, decoder = client.app.state.annotations, client.app.state.decoder  # type: ignore[attr-defined]
+    real, threads = store.cannot_decode, []
+
+    def remember(*args: str) -> None:
+        threads.append(threading.current_thread())
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()  # the store may be waited for: never there
+        real(*args)
+
+    async def too_slow(data: bytes) -> Any:
+        raise problem("decode_timeout", "decoding this 600x400 PNG was stopped after 10 s")
+
+    monkeypatch.setattr(store, "cannot_decode", remember)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "decode", too_slow)
+        answer = client.post(f"/annotations/photos/{key(client, 'photo-1.png')}/embedding")
+        assert code(answer, 422) == "decode_timeout" and len(threads) == 1
+    assert listed(client)["photo-1.png"]["status"] == "broken"
+    embed(client, "photo-1.png")
+    assert listed(client)["photo-1.png"]["status"] == "open"
+
+
+def test_a_disk_that_was_pulled_out_is_told_and_nothing_is_written_in_its_place(
+    client: TestClient, folder: Path
+) -> None:
+    sent = {"photo_sha256": sha256(folder / "photo-1.png")}
+    path = f"/annotations/photos/{key(client, 'photo-1.png')}"
+    away = folder.with_name("away")
+    folder.rename(away)
+    categories = {"categories": [{"name": "mug"}]}
+    for answer in (
+        client.get("/annotations"),
+        client.get("/annotations/export"),
+        client.put("/annotations/categories", json=categories),
+    ):
+        assert code(answer, 503) == "annotations_failed" and answer.headers["retry-after"] == "5"
+    assert code(client.put(path, json=sent), 404) == "not_found"
+    assert code(client.put(f"{path}/skip"), 404) == "not_found"
+    assert not folder.exists()
+    away.rename(folder)
+    assert listed(client)["photo-1.png"]["status"] == "open"
+    assert client.put(path, json=sent).json()["status"] == "done"
 
 
 def test_pages_of_the_list(client: TestClient) -> None:

@@ -289,20 +289,33 @@ def test_room_is_kept_on_the_disk(open_store: Open) -> None:
     assert not list(store.layout.masks.iterdir())
 
 
+def test_the_longest_names_have_masks_too(store: AnnotationStore, folder: Path) -> None:
+    name = "é" * 125 + ".jpg"  # 254 bytes of the 255 that file systems take
+    draw_photo(folder / "sub" / name)
+    store.scan()
+    save(store, f"sub/{name}", drawn(*BOX))
+    key = keys(store)[f"sub/{name}"]
+    assert [found.file for found in store.entry(key).objects] == [f"sub/{key}-1.png"]
+
+
 WRITER = """
-import sys, hashlib
+import sys
 from pathlib import Path
+import numpy as np
+from boothsam.service.annotations.drawing import draw
 from boothsam.service.annotations.store import AnnotationStore, Kept
-from tests.service.annotations.conftest import SIZE, drawn, keys, sha256
 photos = Path(sys.argv[1])
 store = AnnotationStore.open(photos, photos / "annotations")
-numbers = {name: 0 for name in keys(store)}
+found = {entry.photo.name: entry.photo.key for entry in store.entries()}
+numbers = dict.fromkeys(found, 0)
 while True:
-    for name, key in keys(store).items():
+    for name, key in found.items():
         kept = store.entry(key).objects[-1:]
         numbers[name] += 1
-        new = drawn(0, 0, 10 + numbers[name] % 300, 10)
-        made = store.save(key, sha256(photos / name), SIZE, [*(Kept(o.id, 1) for o in kept), new], done=True)
+        mask = np.zeros((400, 600), bool)
+        mask[:10, : 10 + numbers[name] % 300] = True
+        objects = [*(Kept(o.id, 1) for o in kept), draw(mask, 1, 0.9)]
+        made = store.save(key, store.digest(key), mask.shape, objects, done=True)
         print(name, ",".join(f"{o.id}:{o.sha256}" for o in made.objects), flush=True)
 """
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from boothsam.runtime.images import load_image
 from boothsam.service.embeddings import EarlierMask
+from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
 from tests.service.captures.test_captures_route import disc_share
@@ -63,6 +64,54 @@ def test_the_mask_and_cutout_of_the_earlier_answer_are_stored(
     assert shown.status_code == 409 if send_photo else cutout == shown.content
     mask = load_image(_file(client, record["id"], "mask"))
     assert disc_share(mask[..., 0] > 0) > 0.95
+
+
+TIDY = {"fill_holes": "true", "drop_islands": "true"}
+
+
+def _spoilt(photo: Path, folder: Path) -> Path:
+    """The photo with a small hole in its product, and a speck of the product's colour beside it."""
+    spoilt = Image.open(photo).convert("RGB")
+    draw = ImageDraw.Draw(spoilt)
+    red, grey = spoilt.getpixel((400, 150)), spoilt.getpixel((5, 5))
+    draw.ellipse((426, 146, 434, 154), fill=grey)
+    draw.ellipse((93, 293, 107, 307), fill=red)
+    spoilt.save(folder / "spoilt.png")
+    return folder / "spoilt.png"
+
+
+@pytest.mark.parametrize("fields", [{}, {"fill_holes": "true"}, {"drop_islands": "true"}, TIDY])
+def test_a_capture_is_as_tidy_as_the_cutout_that_was_shown(
+    client: TestClient, photos: Path, tmp_path: Path, fields: dict[str, str]
+) -> None:
+    asked = _asked(client, _spoilt(photos / "one.png", tmp_path), points=[[400, 120], [100, 300]])
+    question = {"logits_id": asked["logits_id"]} | dict.fromkeys(fields, True)
+    shown = client.post(f"/embeddings/{asked['embedding_id']}/cutout", json=question)
+    record = send(client, "/captures", None, asked | fields).json()
+    assert _file(client, record["id"], "cutout") == shown.content
+    mask = load_image(_file(client, record["id"], "mask"))[..., 0] > 0
+    assert mask[150, 430] == ("fill_holes" in fields), "the hole"
+    assert mask[300, 100] == ("drop_islands" not in fields), "the speck"
+
+
+def test_a_capture_that_the_service_finds_is_tidy_too(client: TestClient, photos: Path, tmp_path: Path) -> None:
+    photo = _spoilt(photos / "one.png", tmp_path)
+    record = send(client, "/captures", photo, {"points": "400,150"} | TIDY).json()
+    shown = send(client, "/crop", photo, {"points": "400,150"} | TIDY)
+    assert _file(client, record["id"], "cutout") == shown.content
+
+
+def test_tidying_is_part_of_what_was_asked(client: TestClient, photos: Path) -> None:
+    asked, headers = _asked(client, photos / "one.png"), {"Idempotency_Key": "tidy-1"}
+    assert send(client, "/captures", None, asked | TIDY, **headers).status_code == 201
+    again = send(client, "/captures", None, asked | TIDY, **headers)
+    assert again.status_code == 200 and again.headers["Idempotent-Replayed"] == "true"
+    assert code(send(client, "/captures", None, asked, **headers), 409) == "conflict"
+
+
+def test_only_a_mask_of_the_model_is_tidied(client: TestClient, photos: Path) -> None:
+    refused = send(client, "/captures", photos / "one.png", {"segment": "false"} | TIDY)
+    assert code(refused, 422) == "invalid_field"
 
 
 def test_the_box_of_the_question_limits_the_cutout_and_another_one_may_be_sent(

@@ -262,5 +262,5 @@ def test_openapi_describes_the_form(client: TestClient) -> None:
     form = schema["paths"]["/captures"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {
         "image_file", "mask_file", "sku", "gtin", "angle", "segment", "box", "points", "labels",
-        "embedding_id", "logits_id", "limits",
+        "embedding_id", "logits_id", "limits", "fill_holes", "drop_islands",
     }  # fmt: skip

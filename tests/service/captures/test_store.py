@@ -187,8 +187,11 @@ def test_what_is_still_to_be_forwarded_is_not_deleted(open_store: Open) -> None:
 
 def test_one_process_writes_and_others_read(store: CaptureStore) -> None:
     capture = put(store, "a")
+    partial = store.layout.incoming / "partial"
+    partial.write_bytes(b"of a capture that is being stored")
     with pytest.raises(StoreUnusable, match="another process"):
         CaptureStore.open(store.layout.folder)
+    assert partial.exists()
     reader = Reader(store.layout.folder)
     assert reader.page() == [capture]
     assert reader.check(deep=True).sound
