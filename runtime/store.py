@@ -1,8 +1,9 @@
-"""Where models and proofs lie on a device.
+"""Where models, engines and proofs lie on a device.
 
 $BOOTHSAM_HOME (default: $XDG_DATA_HOME/boothsam, else ~/.local/share/boothsam)
   models/<name>/            model folders, found by name
   checkpoints/<file>        downloaded PyTorch checkpoints, used by export only
+  engines/<graph>-<key>.engine  TensorRT engines of this device (engine_files.py)
   proof/<sha256>-<device>.json  sidecars that say how a reduced precision did on this device
 """
 

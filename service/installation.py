@@ -145,12 +145,28 @@ def _backends() -> list[Finding]:
             message, hint = explain(error)
             findings.append(Finding(f"backend {backend}", "broken", message, hint))
             continue
-        if reason is None:
+        if reason is None and backend == "trt":  # auto takes it for a model whose engines are built
+            findings.append(_engines())
+        elif reason is None:
             findings.append(Finding(f"backend {backend}", "ok", "available" if chosen else "available, chosen by auto"))
             chosen = True
         else:
             findings.append(Finding(f"backend {backend}", "absent", reason))
     return findings
+
+
+def _engines() -> Finding:
+    """TensorRT and a GPU are there: which engines were built for them."""
+    from boothsam.runtime import engine_files
+    from boothsam.runtime.backends import cuda, trt_library
+
+    here = engine_files.identify(trt_library.library(), cuda.open_device())
+    found = list(engine_files.published())
+    fit = [engine for engine in found if engine.identity == here]
+    names = sorted({f"{engine.header.get('model')} {engine.header['precision']}" for engine in fit})
+    detail = f"{here}; {len(fit)} engines for it ({', '.join(names) or 'none'}), {len(found) - len(fit)} for others"
+    hint = None if fit else "boothsam build MODEL: auto takes trt for models with engines only"
+    return Finding("backend trt", "ok", detail, hint)
 
 
 def _disk() -> Finding:

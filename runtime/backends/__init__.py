@@ -1,7 +1,8 @@
 """Backends by name. Each is imported only when asked for, so a machine needs no more than the one it runs.
 
-Order of "auto": what is fastest where it exists. OpenVINO ("ov") comes last: its encoder of a MobileSAM is faster than
-ONNX Runtime's, its decoders and the bundled model are not. TensorRT is not part of this version.
+Order of "auto": what is fastest where it exists. TensorRT ("trt") comes first, but only for a model whose engines were
+built and verified on this device; `SamModel.load` looks. OpenVINO ("ov") comes last: its encoder of a MobileSAM is
+faster than ONNX Runtime's, its decoders and the bundled model are not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from boothsam.runtime.errors import BackendUnavailable, OptionError
 
 __all__ = ["AUTO_ORDER", "DeviceTensor", "Session", "TensorSpec", "open_session", "unavailable_reason"]
 
-AUTO_ORDER = ("ort-cuda", "ort-cpu", "ov")
+AUTO_ORDER = ("trt", "ort-cuda", "ort-cpu", "ov")
+# Backend -> module and what opens a graph in it.
+_OPENERS = {
+    "trt": ("trt", "open_engine"),
+    "ort-cuda": ("ort", "OrtSession"),
+    "ort-cpu": ("ort", "OrtSession"),
+    "ov": ("ov", "OvSession"),
+}
 Opener = Callable[..., Session]
 
 
@@ -26,6 +34,10 @@ def unavailable_reason(backend: str) -> str | None:
         raise OptionError(f"unknown backend {backend!r}; expected auto, {', '.join(AUTO_ORDER)}")
     if backend == "ov":
         return None if find_spec("openvino") else "openvino is not installed (pip install 'boothsam[openvino]')"
+    if backend == "trt":
+        from boothsam.runtime.backends import trt_library
+
+        return trt_library.unavailable_reason()
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed (pip install 'boothsam[cpu]')"
     from boothsam.runtime.backends import ort
@@ -37,7 +49,7 @@ def unavailable_reason(backend: str) -> str | None:
 def open_session(
     backend: str, model: bytes, *, threads: int | None = None, external_data: Path | None = None
 ) -> Session:
-    """Load a serialised graph in the named backend ("ort-cpu", "ort-cuda", "ov").
+    """Load a serialised graph in the named backend of AUTO_ORDER; "trt" runs the engine that was built from it.
 
     Raises:
         BackendUnavailable: it is not installed or finds no device.
@@ -49,8 +61,8 @@ def open_session(
             f"backend {backend} is not available: {reason}", hint="boothsam doctor lists the backends of this machine"
         )
     options: dict[str, object] = {"threads": threads, "external_data": external_data}
-    if backend != "ov":
+    if backend.startswith("ort-"):
         options["device"] = backend.removeprefix("ort-")
-    module, kind = ("ov", "OvSession") if backend == "ov" else ("ort", "OrtSession")
+    module, kind = _OPENERS[backend]
     opener: Opener = getattr(import_module(f"boothsam.runtime.backends.{module}"), kind)
     return opener(model, **options)
