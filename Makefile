@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve test lint test-slow load clean
+.PHONY: help demo serve test lint test-slow load pictures clean
 
 help:
 	@echo "make demo   install the runtime into .venv and cut out the demo photo"
 	@echo "make serve  install the service into .venv and answer on http://127.0.0.1:8765 with the starter model"
 	@echo "make test   install everything for development, run the tests, and test the built wheel"
 	@echo "make lint   ruff and mypy"
+	@echo "make pictures   the kiosk page's pictures in docs/images (needs Chromium)"
 	@echo "make load   the service under load, against its targets (about 40 minutes)"
 	@echo "make test-slow   the full-size reference models too (about 15 minutes)"
 
@@ -50,6 +51,9 @@ lint: $(VENV)/.dev
 
 load: $(VENV)/.dev
 	$(BIN)/python benchmarks/load_service.py
+
+pictures: $(VENV)/.dev
+	$(BIN)/python docs/make_kiosk_pictures.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-output

@@ -39,7 +39,8 @@ export class Camera {
   async #open() {
     clearTimeout(this.timer);
     if (!navigator.mediaDevices?.getUserMedia) return this.#tell("none", "insecure");
-    if (this.state !== "lost") this.#tell("starting");
+    // A new try after a failure is silent: what the page offers meanwhile must stay under finger and focus.
+    if (this.state === "off") this.#tell("starting");
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ video: WANTED, audio: false });
     } catch (error) {
