@@ -31,8 +31,30 @@ class Made:
     files: dict[str, Content] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Tidy:
+    """Which small faults of the model's mask are mended before it is stored; small as `cropping.SMALL` has it."""
+
+    fill_holes: bool = False
+    drop_islands: bool = False
+
+    @property
+    def look(self) -> Look:
+        """The cut-out as it is stored: transparent, and the one that /cutout makes with the same fields."""
+        return Look("png", fill_holes=self.fill_holes, drop_islands=self.drop_islands)
+
+
+AS_DRAWN = Tidy()  # nothing is mended
+
+
 def from_model(
-    inference: Inference, key: str, image: Uint8Array, request: Request, max_pixels: int, stages: Stages
+    inference: Inference,
+    key: str,
+    image: Uint8Array,
+    request: Request,
+    max_pixels: int,
+    stages: Stages,
+    tidy: Tidy = AS_DRAWN,
 ) -> Made:
     """Mask and cut-out of one product; blocks.
 
@@ -40,17 +62,24 @@ def from_model(
         BoothsamError: as `make_products`; ServiceProblem: `not_ready`.
     """
     inference.need_ready()
-    picture = make_products(inference, key, image, request, Look("png"), max_pixels, stages)[0]
+    picture = make_products(inference, key, image, request, tidy.look, max_pixels, stages)[0]
     return _of_picture(inference.model, image, picture, stages)
 
 
-def from_earlier(inference: Inference, image: Uint8Array, answer: Answer, max_pixels: int, stages: Stages) -> Made:
+def from_earlier(
+    inference: Inference,
+    image: Uint8Array,
+    answer: Answer,
+    max_pixels: int,
+    stages: Stages,
+    tidy: Tidy = AS_DRAWN,
+) -> Made:
     """Mask and cut-out of a mask that the model drew before; blocks.
 
     Raises:
         BoothsamError, ServiceProblem: as `make_pictures`.
     """
-    (picture,) = make_pictures(image, [answer], Look("png"), max_pixels, stages)
+    (picture,) = make_pictures(image, [answer], tidy.look, max_pixels, stages)
     return _of_picture(inference.model, image, picture, stages)
 
 

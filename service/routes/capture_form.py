@@ -10,6 +10,7 @@ from typing import Any
 from boothsam.runtime.errors import BoothsamError
 from boothsam.service import forms
 from boothsam.service.captures import records
+from boothsam.service.captures.capturing import AS_DRAWN, Tidy
 from boothsam.service.captures.gtin import InvalidGtin, check_gtin
 from boothsam.service.captures.records import Content, StoredFile
 from boothsam.service.detections import Box
@@ -23,7 +24,8 @@ from boothsam.service.schemas import CROP_FORM
 _TEXT = {"type": "string", "maxLength": records.MAX_TEXT}
 _PROMPTS = ("box", "points", "labels")
 _EARLIER = ("embedding_id", "logits_id", "limits")
-_FIELDS = ("sku", "gtin", "angle", "segment", *_EARLIER, *_PROMPTS)
+_TIDY = ("fill_holes", "drop_islands")
+_FIELDS = ("sku", "gtin", "angle", "segment", *_TIDY, *_EARLIER, *_PROMPTS)
 _FILES = ("image_file", "mask_file")
 CAPTURE_FORM: dict[str, Any] = {
     "type": "object",
@@ -42,7 +44,7 @@ CAPTURE_FORM: dict[str, Any] = {
         "logits_id": {"type": "string", "description": "an earlier answer's mask of it, to be stored with its cut-out"},
         "limits": {"type": "string", "example": "120,80,480,320",
                    "description": "with logits_id: a box instead of the one that the mask was asked with"},
-    } | {name: CROP_FORM["properties"][name] for name in _PROMPTS},
+    } | {name: CROP_FORM["properties"][name] for name in (*_PROMPTS, *_TIDY)},
 }  # fmt: skip
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _CODES: tuple[tuple[type[BoothsamError], str], ...] = (
@@ -82,6 +84,7 @@ class CaptureRequest:
     """A capture as it was asked for; its mask is the client's, an earlier answer's, the prompt's, or there is none.
 
     photo: the upload, None only where `earlier` names one that may have been kept. labels: sku, gtin and angle as sent.
+    tidy: of the model's mask.
     """
 
     photo: bytes | None
@@ -90,6 +93,7 @@ class CaptureRequest:
     prompt: Prompt
     segment: bool
     labels: Mapping[str, Any]
+    tidy: Tidy = AS_DRAWN
 
     @classmethod
     def read(cls, form: Form) -> CaptureRequest:
@@ -104,7 +108,11 @@ class CaptureRequest:
         if (mask is not None) + (earlier is not None) + (not prompt.auto) + (not segment) > 1:
             found = "mask_file, logits_id, prompts and segment=false exclude each other"
             raise problem("invalid_field", found, "send one of them")
-        return cls(photo, mask, earlier, prompt, segment, _labels(form))
+        tidy = Tidy(*(forms.flag(form, name) for name in _TIDY))
+        if tidy != AS_DRAWN and (mask is not None or not segment):
+            found = "fill_holes and drop_islands mend the model's mask, and this capture has none"
+            raise problem("invalid_field", found, "leave them out, or mask_file and segment=false")
+        return cls(photo, mask, earlier, prompt, segment, _labels(form), tidy)
 
     def contents(self) -> dict[str, Content]:
         """The files that were sent, by role. Raises `unsupported_media`."""
@@ -121,6 +129,8 @@ class CaptureRequest:
             "segment": self.segment,
             "prompts": [list(self.prompt.boxes), list(self.prompt.points)],
         }
+        if self.tidy != AS_DRAWN:  # of requests without these fields the fingerprint stays what it was
+            asked["tidy"] = [self.tidy.fill_holes, self.tidy.drop_islands]
         if self.earlier is None:
             return records.fingerprint(digests, asked)
         limits = None if self.earlier.limits is None else list(self.earlier.limits)

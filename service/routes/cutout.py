@@ -57,7 +57,8 @@ class _Question:
 async def cutout(id: str, request: Request) -> Response:
     """The photo was sent with `keep=true`; the picture is the one that POST /crop makes of this mask and these fields.
 
-    `X-Retake` is `ok`, or names the checks that say the photo should be taken again.
+    `X-Retake` is `ok`, or names the checks that say the photo should be taken again; with a preset `X-Preset` is `ok`,
+    or names the rules whose advice the picture does not follow.
     """
     parts, stages = Parts(request), Stages()
     parts.inference.need_ready()
@@ -76,6 +77,8 @@ async def cutout(id: str, request: Request) -> Response:
         "X-Mask-Score": f"{picture.score:.4f}",
         "X-Retake": ",".join(codes) or "ok",
     }
+    if picture.report is not None:
+        headers["X-Preset"] = ",".join(dict.fromkeys(picture.advice)) or "ok"
     return Response(picture.data, media_type=MEDIA_TYPES[question.look.format], headers=headers)
 
 

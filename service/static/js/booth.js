@@ -151,9 +151,9 @@ export class Booth {
     const { made_by: madeBy, retake } = record.facts;
     this.stored = record; // it is safe; shooting again takes it back
     if (madeBy === "none") return this.#stop("empty");
-    await kiosk.previewing.stored(record.id, editing);
-    const codes = (retake?.reasons ?? []).map((reason) => reason.code).join(",");
-    const reason = stopFor(verdictOf(codes || "ok"));
+    const verdict = verdictOf((retake?.reasons ?? []).map(({ code }) => code).join(",") || "ok");
+    await kiosk.previewing.stored(record.id, verdict, editing);
+    const reason = stopFor(verdict);
     return reason ? this.#stop(reason) : this.#done(shot, record);
   }
 

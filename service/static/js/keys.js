@@ -8,13 +8,20 @@ const isText = (element) => element?.matches?.("input:not([type=radio], [type=ch
 export function bindKeys(kiosk) {
   let held = null; // the text field that a burst is typed into, and what it held before
 
+  const fill = (field, value) => {
+    field.value = value;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+
   const scanner = new WedgeScanner({
     onScan(text) {
-      if (held) {
-        held.element.value = held.value;
-        held.element.dispatchEvent(new Event("input", { bubbles: true }));
-      }
+      if (held) fill(held.element, held.value);
       kiosk.scanned(text);
+    },
+    onTorn() {
+      if (held) fill(held.element, ""); // both halves were typed into it
+      kiosk.toast("toast.scan-again", "bad");
+      kiosk.say("toast.scan-again");
     },
     onKey: (key) => !isText(document.activeElement) && shortcut(kiosk, key),
   });

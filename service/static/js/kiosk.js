@@ -9,6 +9,7 @@ import { retrying } from "./lib/retry.js";
 import { createStore, preferences } from "./lib/store.js";
 import { Camera } from "./camera.js";
 import { Editing } from "./editing.js";
+import { shopOf } from "./look.js";
 import { messageOf } from "./messages.js";
 import { readPhoto } from "./photo.js";
 import { Plate } from "./plate.js";
@@ -37,6 +38,8 @@ const NO_PHOTO = {
   error: null,
 };
 
+const NOTHING_SHOWN = { step: null, chosen: 0, tidy: true, shop: undefined };
+
 export class Kiosk {
   constructor() {
     const look = preferences.get("look", {});
@@ -53,6 +56,9 @@ export class Kiosk {
       background: look.background ?? "transparent",
       colour: look.colour ?? "#f2c14e",
       format: look.format ?? "png",
+      preset: look.preset ?? "",
+      presets: [],
+      tidy: look.tidy ?? true,
       number: { kind: "none" },
       typed: "",
       today: 0,
@@ -72,7 +78,7 @@ export class Kiosk {
     this.plate = new Plate(this);
     this.poll = new StatusPoll(this);
     this.store.subscribe((state) => this.#follow(state));
-    this.shown = { step: null, chosen: 0, epoch: 0 };
+    this.shown = NOTHING_SHOWN;
   }
 
   get state() {
@@ -98,6 +104,17 @@ export class Kiosk {
     try {
       const { captures } = await retrying(() => this.api.json("GET", `/captures?limit=500&before=${2 ** 52}`));
       this.set({ today: this.state.today + countToday(captures) });
+    } catch (error) {
+      this.tell(error);
+    }
+  }
+
+  /** The shops that pictures can be made for; asked once. */
+  async #listPresets() {
+    this.listing = true;
+    try {
+      const { presets } = await retrying(() => this.api.json("GET", "/presets"));
+      this.set({ presets });
     } catch (error) {
       this.tell(error);
     }
@@ -206,7 +223,7 @@ export class Kiosk {
   #drop() {
     this.editing?.close();
     this.editing = null;
-    this.shown = { step: null, chosen: 0 };
+    this.shown = NOTHING_SHOWN;
   }
 
   #cameraChanged({ state, reason, stream }) {
@@ -219,11 +236,15 @@ export class Kiosk {
   /** A new mask asks for a new preview, and is told to those who cannot see it. */
   #follow(state) {
     if (state.status?.captures && !this.counting) void this.#countToday();
-    const { step, chosen } = state;
-    if (step === this.shown.step && chosen === this.shown.chosen) return;
-    this.shown = { step, chosen };
-    this.previewing.refresh(step ? this.editing : null, {});
-    if (!step) return;
+    if (state.status?.presets.length && !this.listing) void this.#listPresets();
+    const { step, chosen, tidy } = state;
+    const { shown } = this;
+    const shop = shopOf(state)?.name;
+    const another = step !== shown.step || chosen !== shown.chosen;
+    if (!another && (!step || (tidy === shown.tidy && shop === shown.shop))) return;
+    this.shown = { step, chosen, tidy, shop };
+    this.previewing.refresh(step ? this.editing : null);
+    if (!step || !another) return;
     const mask = step.answer.masks[chosen];
     this.set({ saved: null });
     this.say("say.mask", { percent: Math.round(mask.iou_prediction * 100) });
@@ -253,10 +274,19 @@ export class Kiosk {
     this.#look(patch);
   }
 
+  /** @param {string} preset a shop's, which then chooses background, size and format; "": the visitor's own look */
+  setPreset(preset) {
+    this.#look({ preset });
+  }
+
+  setTidy(tidy) {
+    this.#look({ tidy });
+  }
+
   #look(patch) {
     this.set(patch);
-    const { background, colour, format } = this.state;
-    preferences.set("look", { background, colour, format });
+    const { background, colour, format, preset, tidy } = this.state;
+    preferences.set("look", { background, colour, format, preset, tidy });
   }
 
   nextMask() {

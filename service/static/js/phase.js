@@ -58,6 +58,24 @@ export function chipOf(state) {
 const ORDER = ["touches_border", "low_agreement", "blur", "clipped_highlights"];
 const RED = ["touches_border", "low_agreement"]; // the cut-out itself is wrong; the others make it less good
 
+const SHOP_SAYS = { enlarged: "soft", background: "bright", min_fill: "bright", max_fill: "bright", max_bytes: "bytes" };
+
+/**
+ * The traffic light of a picture for a shop: what the photo itself lacks goes first, then what the shop wants.
+ *
+ * @param {{light: string, code: string}} verdict of the cut-out
+ * @param {string | null} header X-Preset: ok, or kinds of rules separated by commas
+ * @param {string} shop its name, for people
+ * @param {boolean} refused the rules must be kept: there is no picture
+ */
+export function shopVerdict(verdict, header, shop, refused = false) {
+  const kinds = (header || "").split(",").filter((kind) => kind && kind !== "ok");
+  if (!refused && (verdict.light === "red" || kinds.length === 0)) return verdict;
+  const known = kinds.map((kind) => SHOP_SAYS[kind]).find(Boolean);
+  const code = `shop-${known ?? (refused ? "refused" : "advice")}`;
+  return { light: refused ? "red" : "amber", code, values: { shop } };
+}
+
 /**
  * The traffic light of a cut-out.
  *

@@ -1,7 +1,8 @@
-/** The live cut-out: one small transparent picture per mask, shown on any background by CSS; the newest wins. */
+/** The live cut-out: one small transparent picture per mask, shown on any background by CSS, or a shop's finished picture. */
 
 import { isAbort } from "./lib/api.js";
-import { verdictOf } from "./phase.js";
+import { fileFields, shopName, shopOf, tidyFields } from "./look.js";
+import { shopVerdict, verdictOf } from "./phase.js";
 
 export const PREVIEW_SIDE = 900;
 const DEBOUNCE_MS = 90;
@@ -16,13 +17,13 @@ export class Previewing {
   }
 
   /** @param {import("./editing.js").Editing | null} editing whose shown mask is to be previewed; null: none */
-  refresh(editing, look) {
+  refresh(editing) {
     clearTimeout(this.timer);
     this.abort?.abort(new DOMException("a newer preview", "AbortError"));
     const serial = ++this.serial;
     if (!editing?.step) return this.#replace(null);
     this.store.set({ previewing: true });
-    this.timer = setTimeout(() => void this.#fetch(editing, look, serial), DEBOUNCE_MS);
+    this.timer = setTimeout(() => void this.#fetch(editing, serial), DEBOUNCE_MS);
     return undefined;
   }
 
@@ -39,30 +40,59 @@ export class Previewing {
     });
   }
 
-  /** Show the cut-out of a capture, whose mask this page never had. */
-  async stored(id, editing) {
+  /** Show the cut-out of a capture, whose mask this page never had, with the verdict that the service gave. */
+  async stored(id, verdict, editing) {
     const { blob } = await this.api.blob("GET", `/captures/${id}/cutout`, { signal: editing.signal });
-    this.#replace({ url: URL.createObjectURL(blob), verdict: { light: "green", code: "ok" }, score: 1, logits: "" });
+    this.#replace({ url: URL.createObjectURL(blob), verdict, score: 1, logits: "" });
   }
 
-  async #fetch(editing, look, serial) {
+  async #fetch(editing, serial) {
     this.abort = new AbortController();
     const signal = AbortSignal.any([this.abort.signal, editing.signal]);
-    const options = { ...look, background: "transparent", format: "png", max_side: PREVIEW_SIDE };
+    const shop = shopOf(this.store.state);
     try {
-      let logits = "";
-      const { blob, headers } = await editing.withMask((id, mask, step) => {
-        logits = mask.logits_id;
-        return editing.api.blob("POST", `/embeddings/${id}/cutout`, { json: cutout(mask, step, options), signal });
-      });
-      if (serial !== this.serial) return;
-      const verdict = verdictOf(headers.get("X-Retake"));
-      this.#replace({ url: URL.createObjectURL(blob), verdict, score: Number(headers.get("X-Mask-Score")), logits });
+      const preview = shop ? await this.#forShop(editing, shop, signal) : await this.#cutOut(editing, signal);
+      if (serial === this.serial) this.#replace(preview);
+      else URL.revokeObjectURL(preview.url);
     } catch (error) {
       if (serial !== this.serial || isAbort(error)) return;
       this.#replace(null);
       this.onError(error);
     }
+  }
+
+  #cutOut(editing, signal) {
+    const look = { background: "transparent", format: "png", max_side: PREVIEW_SIDE };
+    return this.#ask(editing, { ...tidyFields(this.store.state), ...look }, signal);
+  }
+
+  /** The very file that is downloaded: only a finished picture can be held against a shop's rules. */
+  async #forShop(editing, shop, signal) {
+    try {
+      const preview = await this.#ask(editing, fileFields(this.store.state), signal);
+      return { ...preview, shop: shop.name };
+    } catch (error) {
+      if (error?.code !== "preset_failed") throw error;
+      const preview = await this.#cutOut(editing, signal);
+      const verdict = shopVerdict(preview.verdict, error.headers.get("X-Preset"), shopName(shop), true);
+      return { ...preview, verdict, refused: true };
+    }
+  }
+
+  async #ask(editing, fields, signal) {
+    let logits = "";
+    const { blob, headers } = await editing.withMask((id, mask, step) => {
+      logits = mask.logits_id;
+      return editing.api.blob("POST", `/embeddings/${id}/cutout`, { json: cutout(mask, step, fields), signal });
+    });
+    const verdict = this.#verdict(headers);
+    return { url: URL.createObjectURL(blob), verdict, score: Number(headers.get("X-Mask-Score")), logits };
+  }
+
+  #verdict(headers) {
+    const verdict = verdictOf(headers.get("X-Retake"));
+    const shop = shopOf(this.store.state);
+    return shop ? shopVerdict(verdict, headers.get("X-Preset"), shopName(shop)) : verdict;
   }
 
   #replace(preview) {

@@ -3,9 +3,8 @@
 import { isAbort } from "./lib/api.js";
 import { readNumber } from "./lib/gtin.js";
 import { retrying } from "./lib/retry.js";
+import { fileFields, fileFormat, tidyFields } from "./look.js";
 import { cutout } from "./previewing.js";
-
-const QUALITY = 92;
 
 export class Saving {
   constructor(kiosk) {
@@ -13,11 +12,11 @@ export class Saving {
     this.key = null;
   }
 
-  /** The picture as it is saved: full size, on the chosen background. */
-  async #picture(format, background) {
+  /** The picture as it is saved: full size, on the chosen background, or as a shop wants it. */
+  async #picture(format) {
     const { kiosk } = this;
     const { editing } = kiosk;
-    const options = { background, format, ...(format === "png" ? {} : { quality: QUALITY }) };
+    const options = fileFields(kiosk.state, format);
     const { blob } = await editing.withMask((id, mask, step) =>
       editing.api.blob("POST", `/embeddings/${id}/cutout`, {
         json: cutout(mask, step, options),
@@ -27,17 +26,12 @@ export class Saving {
     return blob;
   }
 
-  #background() {
-    const { background, colour } = this.kiosk.state;
-    return background === "colour" ? colour : background;
-  }
-
   async download() {
     const { kiosk } = this;
     if (!kiosk.state.step || kiosk.state.saving) return;
-    const { format } = kiosk.state;
     await this.#busy(async () => {
-      const blob = await this.#picture(format, this.#background());
+      const format = fileFormat(kiosk.state);
+      const blob = await this.#picture();
       const link = document.createElement("a");
       link.href = URL.createObjectURL(blob);
       link.download = `${this.#name()}.${format}`;
@@ -74,7 +68,7 @@ export class Saving {
     }
     await this.#busy(async () => {
       // The promise goes into the item: the clipboard must be asked for while the tap is still fresh.
-      const picture = this.#picture("png", this.#background());
+      const picture = this.#picture("png");
       await Promise.all([navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]), picture]);
       kiosk.toast("toast.copied", "good");
       kiosk.say("toast.copied");
@@ -104,7 +98,8 @@ export class Saving {
    * @param {object | null} made {id, mask} of what was segmented; null lets the service find the product
    */
   async #post(editing, named, made) {
-    const content = JSON.stringify([named, made?.id, made?.mask.logits_id, editing.photo.url]);
+    const tidy = tidyFields(this.kiosk.state);
+    const content = JSON.stringify([named, tidy, made?.id, made?.mask.logits_id, editing.photo.url]);
     if (this.key?.content !== content)
       this.key = { content, value: `kiosk-${crypto.getRandomValues(new Uint32Array(4)).join("-")}` };
     const form = new FormData();
@@ -113,7 +108,7 @@ export class Saving {
       form.append("embedding_id", made.id);
       form.append("logits_id", made.mask.logits_id);
     }
-    for (const [name, value] of Object.entries(named)) form.append(name, value);
+    for (const [name, value] of Object.entries({ ...named, ...tidy })) form.append(name, String(value));
     const headers = { "Idempotency-Key": this.key.value };
     return retrying(
       () => editing.api.json("POST", "/captures", { form, headers, signal: editing.signal }),

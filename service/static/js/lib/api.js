@@ -71,7 +71,7 @@ export class Api {
       // Something between here and the service answered in its place: the status says what can be said.
     }
     if (answer.status === 401) this.onUnauthorized();
-    throw new ApiError(answer.status, problem, Number.isFinite(retryAfter) ? retryAfter : null);
+    throw new ApiError(answer.status, problem, Number.isFinite(retryAfter) ? retryAfter : null, answer.headers);
   }
 
   async json(method, path, options = {}) {

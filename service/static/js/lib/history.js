@@ -37,9 +37,12 @@ export function withPrompt({ points, labels, box }) {
   return { points, labels, box, parent: null, answer: null, chosen: 0, epoch: -1, unseen };
 }
 
-/** The question to ask for a step: three candidates for a lone click, else one refined mask, as SAM's demo does. */
+/**
+ * The question to ask for a step: three candidates for a lone click and a box that was drawn, else one refined mask, as
+ * SAM's demo does. The best of a box's three is seldom worse than its one mask, and small models often need it.
+ */
 export function question(step) {
-  const lone = !step.box && step.points.length === 1 && !step.parent;
+  const lone = !step.parent && !step.unseen && step.points.length + (step.box ? 1 : 0) === 1;
   const body = { multimask: lone, mask_max_side: 1024 }; // the page draws screen pixels
   if (step.points.length) Object.assign(body, { points: step.points, labels: step.labels });
   if (step.box) body.box = step.box;

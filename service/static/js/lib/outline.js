@@ -8,17 +8,29 @@ const KEEP = "#1f6bff";
 const REMOVE = "#d1243f";
 const DIM = "rgba(9, 11, 16, 0.52)";
 
+export const SMALL = 0.001; // share of the photo; what the service's fill_holes and drop_islands take for small
+
 /** Outlines once per mask, whatever is drawn with them later. `traced` counts them for tests. */
 export class OutlineCache {
   constructor() {
     this.known = new WeakMap();
     this.traced = 0;
+    this.small = 0;
+  }
+
+  /** @param {boolean} on whether small holes and islands are left out */
+  tidy(on) {
+    const small = on ? SMALL : 0;
+    if (small === this.small) return false;
+    this.small = small;
+    this.known = new WeakMap();
+    return true;
   }
 
   of(mask) {
     let loops = this.known.get(mask);
     if (!loops) {
-      loops = outlinesOf(mask.rle);
+      loops = outlinesOf(mask.rle, this.small);
       this.known.set(mask, loops);
       this.traced += 1;
     }
@@ -68,8 +80,8 @@ export class Overlay {
   update(patch) {
     const before = this.scene;
     this.scene = { ...before, ...patch };
-    const { fit, mask } = this.scene;
-    if (fit !== before.fit || mask !== before.mask) {
+    const { fit, mask, tidy = false } = this.scene;
+    if (this.cache.tidy(tidy) || fit !== before.fit || mask !== before.mask) {
       this.path = mask && fit ? toPath(this.cache.of(mask), fit) : null;
       if (mask !== before.mask) this.born = performance.now();
     }

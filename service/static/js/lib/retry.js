@@ -2,10 +2,11 @@
 
 /** The service answered, with a problem (RFC 9457). */
 export class ApiError extends Error {
-  constructor(status, { code = "internal", title = "", detail = "", hint = "" } = {}, retryAfter = null) {
+  constructor(status, problem = {}, retryAfter = null, headers = new Headers()) {
+    const { code = "internal", title = "", detail = "", hint = "" } = problem;
     super(detail || title || `HTTP ${status}`);
     this.name = "ApiError";
-    Object.assign(this, { status, code, title, detail, hint, retryAfter });
+    Object.assign(this, { status, code, title, detail, hint, retryAfter, headers });
   }
 }
 

@@ -122,13 +122,18 @@ export function simplify(loop, tolerance) {
  * Outlines of a mask as drawn: specks left out, simplified, in units of the photo (0 to 1 on both axes).
  *
  * @param {{size: [number, number], counts: number[]}} rle
+ * @param {number} [small] share of the photo below which a hole or an island is left out, as the service does with
+ *   fill_holes and drop_islands; the largest stays
  * @returns {Float32Array[]}
  */
-export function outlinesOf(rle) {
+export function outlinesOf(rle, small = 0) {
   const mask = decodeRle(rle);
+  const traced = traceOutlines(mask).map((loop) => ({ loop, area: Math.abs(doubleArea(loop)) }));
+  const largest = Math.max(0, ...traced.map(({ area }) => area));
+  const least = Math.max(24, 2 * small * mask.width * mask.height);
   const loops = [];
-  for (const loop of traceOutlines(mask)) {
-    if (Math.abs(doubleArea(loop)) < 24) continue;
+  for (const { loop, area } of traced) {
+    if (area < Math.min(least, largest) || area < 24) continue;
     const simple = simplify(loop, 0.7);
     for (let i = 0; i < simple.length; i += 2) {
       simple[i] /= mask.width;

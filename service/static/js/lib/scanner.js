@@ -5,6 +5,7 @@ export const MIN_LENGTH = 4;
 // on average. Outside of text fields nobody types words, so there a slow one is believed as well.
 const LONGEST_GAP_MS = 600;
 const MEAN_GAP_MS = { field: 70, elsewhere: 300 };
+const TORN_MS = 3000; // how long after a burst that broke off its rest may still come
 const SINGLE_MS = 70; // a key before and after which nothing came for so long was pressed by a finger
 
 /**
@@ -12,9 +13,11 @@ const SINGLE_MS = 70; // a key before and after which nothing came for so long w
  * are handed on to `onKey` once it is likely that no burst follows.
  */
 export class WedgeScanner {
-  constructor({ onScan, onKey = () => {}, setTimer = setTimeout, clearTimer = clearTimeout }) {
+  constructor({ onScan, onTorn = () => {}, onKey = () => {}, setTimer = setTimeout, clearTimer = clearTimeout }) {
     this.onScan = onScan;
+    this.onTorn = onTorn; // a burst broke off, as on a computer that stands still: its end alone is a wrong number
     this.onKey = onKey;
+    this.tornAt = -Infinity;
     this.setTimer = (run, ms) => setTimer(run, ms);
     this.clearTimer = (timer) => clearTimer(timer);
     this.timer = null;
@@ -33,15 +36,21 @@ export class WedgeScanner {
    * @returns {"burst" | "scan" | "single"} burst: part of what looks like a scan; scan: it ended with this key
    */
   feed(key, time, inField = false) {
-    if (time - this.last > LONGEST_GAP_MS) this.#reset();
+    if (time - this.last > LONGEST_GAP_MS) {
+      const burst = this.#quick(this.last, this.text.length - 1, inField) && !this.#fingers;
+      if (burst && time - this.last <= TORN_MS) this.tornAt = time;
+      this.#reset();
+    }
     if (key === "Enter" || key === "Tab") {
-      const mean = (time - this.first) / Math.max(1, this.text.length);
-      const quick = mean <= MEAN_GAP_MS[inField ? "field" : "elsewhere"];
-      const scan = quick && this.text.length >= MIN_LENGTH && !this.#fingers;
-      const text = this.text;
+      const { text } = this;
+      const torn = time - this.tornAt <= TORN_MS;
+      const quick = this.#quick(time, text.length, inField) && !this.#fingers;
+      const scan = quick && (text.length >= MIN_LENGTH || torn);
       if (scan) this.#reset();
       else this.#settle();
-      if (scan) this.onScan(text);
+      this.tornAt = -Infinity;
+      if (scan && torn) this.onTorn();
+      else if (scan) this.onScan(text);
       return scan ? "scan" : "single";
     }
     if (key.length !== 1) {
@@ -67,6 +76,11 @@ export class WedgeScanner {
     const lone = this.timer !== null ? this.text.at(-1) : "";
     this.#reset();
     if (lone) this.onKey(lone);
+  }
+
+  /** Whether keys came faster than from fingers: so many gaps between the first one and `end`. */
+  #quick(end, gaps, inField) {
+    return gaps > 0 && (end - this.first) / gaps <= MEAN_GAP_MS[inField ? "field" : "elsewhere"];
   }
 
   /** One key again and again, as somebody presses who looks for the next shape: no code consists of that. */

@@ -76,7 +76,7 @@ export function CameraView({ kiosk, state, t, phase }) {
         phase === "camera" &&
         html` <div class="shutter-bar">
           ${!booth.on && html`<h1 class="camera__title">${t("camera.headline")}</h1>`}
-          <div class="shutter-bar__side"><${OpenFile} ...${{ kiosk, t }} /></div>
+          <div class="shutter-bar__side shutter-bar__side--left"><${OpenFile} ...${{ kiosk, t }} /></div>
           <button
             class="shutter"
             data-testid="shutter"

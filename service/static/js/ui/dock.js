@@ -2,32 +2,39 @@
 
 import { html, useId, useRef } from "./hooks.js";
 import { Icon } from "../lib/icons.js";
+import { fileFormat, shopOf, shownBackground } from "../look.js";
+import { Shops } from "./shops.js";
 
 const BACKGROUNDS = ["transparent", "white", "colour"];
 const FORMATS = ["png", "jpg", "webp"];
 
 export function Dock({ kiosk, state, t, phase }) {
   const { step, preview } = state;
+  const found = Boolean(step || preview); // what the booth's loop stored by itself has a picture, but no prompts
   // The controls keep their place before there is anything to control: the photo never moves under a finger.
   return html`
     <aside class="dock" aria-label=${t("dock.title")}>
-      <div class="dock__controls" inert=${!step}>
+      <div class="dock__controls" inert=${!step} data-found=${String(found)}>
         <${Preview} ...${{ state, t }} />
         <${Verdict} ...${{ t, preview }} />
-        <${Backgrounds} ...${{ kiosk, state, t }} />
+        <div class="look ${shopOf(state) ? "look--shop" : ""}">
+          ${state.presets.length > 0 && !state.booth.on && html`<${Shops} ...${{ kiosk, state, t }} />`}
+          <${Backgrounds} ...${{ kiosk, state, t }} />
+        </div>
         <${Export} ...${{ kiosk, state, t }} />
         ${state.status?.captures && html`<${Capture} ...${{ kiosk, state, t, phase }} />`}
       </div>
-      ${!step && html`<${Guide} ...${{ t, phase }} />`}
+      ${!found && html`<${Guide} ...${{ t, phase }} />`}
     </aside>
   `;
 }
 
 function Preview({ state, t }) {
-  const { preview, previewing, background, colour, step } = state;
+  const { preview, previewing, colour, step } = state;
+  const background = shownBackground(state);
   const set = (element) => element?.style.setProperty("--backdrop", colour);
   return html`
-    <div class="preview preview--${background}" ref=${set} data-loading=${previewing} data-testid="preview-frame">
+    <div class="preview preview--${background} ${preview?.shop ? "preview--shop" : ""}" ref=${set} data-loading=${previewing} data-testid="preview-frame">
       ${
         preview
           ? html`<img
@@ -57,7 +64,7 @@ function Guide({ t, phase }) {
           <span class="guide__mark guide__mark--remove"><${Icon} name="minus" /></span>${t("guide.two")}
         </li>
         <li>
-          <span class="guide__mark"><${Icon} name="photo" /></span>${t("guide.three")}
+          <span class="guide__mark"><${Icon} name="box" /></span>${t("guide.three")}
         </li>
       </ul>
     </div>
@@ -72,18 +79,19 @@ function Verdict({ t, preview }) {
       <span class="verdict__lamp"></span><span>${t("verdict.wait")}</span>
     </p>`;
   }
-  const { light, code } = preview.verdict;
+  const { light, code, values } = preview.verdict;
   return html`
     <p class="verdict verdict--${light}" data-testid="verdict" data-light=${light} data-code=${code}>
       <span class="verdict__lamp"><${Icon} name=${LIGHT_ICONS[light]} /></span>
-      <span class="verdict__text"><strong>${t(`verdict.${code}`)}</strong> ${t(`verdict.${code}.do`)}</span>
+      <span class="verdict__text"><strong>${t(`verdict.${code}`, values)}</strong> ${t(`verdict.${code}.do`, values)}</span>
     </p>
   `;
 }
 
 function Backgrounds({ kiosk, state, t }) {
   const colour = useRef(null);
-  const chosen = state.background;
+  const chosen = shownBackground(state);
+  const shop = Boolean(shopOf(state)); // it has chosen
   const ids = { transparent: "bg-transparent", white: "bg-white", colour: "bg-color" };
   return html`
     <div class="row row--backgrounds">
@@ -96,6 +104,7 @@ function Backgrounds({ kiosk, state, t }) {
               key=${name}
               data-testid=${ids[name]}
               aria-pressed=${chosen === name}
+              disabled=${shop}
               ref=${(element) => element?.style.setProperty("--backdrop", state.colour)}
               onClick=${() => (name === "colour" && chosen === name ? colour.current.click() : kiosk.setBackground(name))}
             >
@@ -110,6 +119,7 @@ function Backgrounds({ kiosk, state, t }) {
             data-testid="colour-input"
             ref=${colour}
             value=${state.colour}
+            disabled=${shop}
             onInput=${(event) => kiosk.setColour(event.target.value)}
           />
         </label>
@@ -119,6 +129,8 @@ function Backgrounds({ kiosk, state, t }) {
 }
 
 function Export({ kiosk, state, t }) {
+  const shop = Boolean(shopOf(state));
+  const chosen = fileFormat(state);
   return html`
     <div class="row row--export">
       <div class="segment" role="group" aria-label=${t("format.title")}>
@@ -128,7 +140,8 @@ function Export({ kiosk, state, t }) {
               class="segment__item"
               key=${format}
               data-testid=${`format-${format}`}
-              aria-pressed=${state.format === format}
+              aria-pressed=${chosen === format}
+              disabled=${shop}
               onClick=${() => kiosk.setFormat(format)}
             >
               ${t(`format.${format}`)}
@@ -140,7 +153,7 @@ function Export({ kiosk, state, t }) {
         data-testid="copy"
         aria-label=${t("action.copy")}
         title=${t("action.copy")}
-        disabled=${state.saving}
+        disabled=${state.saving || shop}
         onClick=${() => kiosk.saving.copy()}
       >
         <${Icon} name="copy" />
@@ -148,7 +161,7 @@ function Export({ kiosk, state, t }) {
       <button
         class="button button--primary button--grow"
         data-testid="download"
-        disabled=${state.saving}
+        disabled=${state.saving || Boolean(state.preview?.refused)}
         onClick=${() => kiosk.saving.download()}
       >
         <${Icon} name="download" /><span>${t("action.download")}</span>

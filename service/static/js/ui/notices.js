@@ -37,7 +37,7 @@ export function Problem({ kiosk, state, t }) {
       <div class="problem__card">
         <span class="problem__mark"><${Icon} name="alert" /></span>
         <h2>${t(error.key, error.values)}</h2>
-        <p>${t(`${error.key}.do`)}</p>
+        <p>${t(`${error.key}.do`, error.values)}</p>
         <div class="problem__actions">
           ${
             !error.final &&

@@ -39,6 +39,22 @@ export function Settings({ kiosk, state, t }) {
           )}
         </div>
       </section>
+      <section class="setting">
+        <div>
+          <h3 id="tidy-title">${t("tidy.title")}</h3>
+          <p>${t("tidy.text")}</p>
+        </div>
+        <button
+          class="switch"
+          role="switch"
+          data-testid="tidy-switch"
+          aria-checked=${state.tidy}
+          aria-labelledby="tidy-title"
+          onClick=${() => kiosk.setTidy(!state.tidy)}
+        >
+          <span class="switch__knob"></span>
+        </button>
+      </section>
       ${
         status?.captures &&
         html` <section class="setting">

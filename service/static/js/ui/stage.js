@@ -69,6 +69,7 @@ class StageControl {
     const waiting = marks.findLast((m) => m.box);
     this.overlay.update({
       mask: step?.answer.masks[chosen] ?? null,
+      tidy: state.tidy,
       points,
       labels,
       box: waiting?.box ?? (step?.unseen ? null : step?.box) ?? null,
@@ -177,7 +178,7 @@ export function Stage({ kiosk, state, t, phase }) {
     return () => made.close();
   }, [photo.url]);
   useEffect(() => control.current?.layout(), [photo.width, photo.height]);
-  useEffect(() => control.current?.show(state), [state.step, state.chosen, state.marks]);
+  useEffect(() => control.current?.show(state), [state.step, state.chosen, state.marks, state.tidy]);
   return html`
     <canvas class="ambient" ref=${refs.ambient} aria-hidden="true"></canvas>
     <div

@@ -83,6 +83,7 @@ function Shapes({ kiosk, state, t }) {
   const n = byScore(step).indexOf(chosen) + 1;
   return html`
     <div class="shapes" role="group" aria-label=${t("candidates.title")}>
+      ${shown.length > 0 && html`<span class="shapes__title" aria-hidden="true">${t("candidates.title")}</span>`}
       ${shown.map(
         (index, i) =>
           html` <button
