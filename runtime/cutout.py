@@ -29,7 +29,7 @@ DEFAULT_FILL = 0.85
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128), "gray": (128, 128, 128)}
 _EDGE_LOGITS = 2.0  # a mask's edge is trusted to this many pixels of the 256-pixel logits
 _MAX_CANVAS = 16384
-_MIN_FILL = 0.0001  # less is no picture of a product; 1 / fill would overflow
+_MIN_FILL = 1 / _MAX_CANVAS  # one product pixel on the largest canvas
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class CutOut:
         margin = margin or 0
         if not _MIN_FILL <= fill <= 1:
             raise OptionError(
-                f"fill {fill} must lie in {_MIN_FILL}..1, the share that the product's box takes", hint="use fill=0.85"
+                f"fill {fill} must lie in 0..1, the share that the product's box takes", hint="use fill=0.85"
             )
         if margin < 0:
             raise OptionError(f"margin {margin} is a number of pixels, 0 or more")
