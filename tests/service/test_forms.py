@@ -59,7 +59,7 @@ def test_urlencoded_text_is_what_the_standard_library_makes_of_it() -> None:
     ("body", "content_type"),
     [
         (b"image_file_b64=" + b"%41" * (1 << 20), URLENCODED),
-        (json.dumps({"image_file_b64": "A" * (4 << 20)}).encode(), JSON),
+        (json.dumps({"image_file_b64": "A" * (24 << 20)}).encode(), JSON),
     ],
 )
 def test_the_event_loop_goes_on_while_a_large_body_is_decoded(body: bytes, content_type: str) -> None:
@@ -74,7 +74,8 @@ def test_the_event_loop_goes_on_while_a_large_body_is_decoded(body: bytes, conte
         await reading
         return beats
 
-    assert asyncio.run(scenario()) > 10
+    # On the loop itself the whole of it would be one beat; how many there are beside a thread is the system's choice.
+    assert asyncio.run(scenario()) > 3
 
 
 @pytest.mark.parametrize(

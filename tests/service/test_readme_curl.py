@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from boothsam.runtime.images import load_image, save_image
 
@@ -54,6 +55,8 @@ def test_the_documents_have_examples() -> None:
 def test_an_example_works(block: str, live: str, photos: Path, tmp_path: Path) -> None:
     image = load_image(photos / "one.png")
     save_image(tmp_path / "product.jpg", image)
+    for name in ("empty1.jpg", "empty2.jpg"):  # the same booth without its product: the backdrop's colour everywhere
+        save_image(tmp_path / name, np.broadcast_to(image[0, 0], image.shape))
     script = "set -eu\n" + block.replace(ADDRESS, live)
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     done = subprocess.run(
