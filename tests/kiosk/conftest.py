@@ -25,8 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.needs_browser)
-            # Browser, service and camera share a machine that may be busy, and some tests need one to be quicker than the
-            # other. A fault of the page fails every time; the summary counts what had to run again.
+            # Browser, service and camera share a machine that may be busy, and some tests need one to be quicker than
+            # the other. A fault of the page fails every time; the summary counts what had to run again.
             item.add_marker(pytest.mark.flaky(reruns=2))
 
 
