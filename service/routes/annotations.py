@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
@@ -24,7 +24,7 @@ from boothsam.service.embeddings import EarlierMask
 from boothsam.service.inference import IsGone
 from boothsam.service.problems import ServiceProblem, problem
 from boothsam.service.products import full_mask
-from boothsam.service.routes.common import Parts, problem_responses, timing
+from boothsam.service.routes.common import Parts, errors_as, problem_responses, timing
 from boothsam.service.stages import Stages
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -50,17 +50,9 @@ _CODES: tuple[tuple[type[BoothsamError], str], ...] = (
 _BROKEN = ("broken_image", "unsupported_media", "too_many_pixels", "decode_timeout")
 
 
-@contextmanager
-def _as_problems() -> Iterator[None]:
+def _as_problems() -> AbstractContextManager[None]:
     """Errors of the store as problems with their codes."""
-    try:
-        yield
-    except BoothsamError as error:
-        code = next((code for kind, code in _CODES if isinstance(error, kind)), "")
-        if not code:
-            raise
-        headers = {"Retry-After": "5"} if code == "annotations_failed" else {}
-        raise problem(code, error.message, error.hint or "", headers=headers) from error
+    return errors_as(_CODES, passing="annotations_failed")
 
 
 async def _run(function: Callable[..., T], *args: Any, **options: Any) -> T:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from boothsam.service.http_prompts import parse_limits, parse_prompts
 from boothsam.service.image_header import read_header
 from boothsam.service.problems import problem
 from boothsam.service.prompts import Request as Prompt
+from boothsam.service.routes.common import errors_as
 from boothsam.service.schemas import CROP_FORM
 
 _TEXT = {"type": "string", "maxLength": records.MAX_TEXT}
@@ -57,17 +58,9 @@ _CODES: tuple[tuple[type[BoothsamError], str], ...] = (
 )
 
 
-@contextmanager
-def as_problems() -> Iterator[None]:
+def as_problems() -> AbstractContextManager[None]:
     """Errors of captures as problems with their codes."""
-    try:
-        yield
-    except BoothsamError as error:
-        code = next((code for kind, code in _CODES if isinstance(error, kind)), "")
-        if not code:
-            raise
-        headers = {"Retry-After": "5"} if code == "storage_failed" else {}
-        raise problem(code, error.message, error.hint or "", headers=headers) from error
+    return errors_as(_CODES, passing="storage_failed")
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from boothsam.runtime.errors import BoothsamError
 from boothsam.runtime.transforms import Uint8Array
 from boothsam.service.admission import Admission, Place
 from boothsam.service.decoding import DecodeWorker
@@ -105,6 +106,19 @@ class Parts:
 def no_embedding(key: str) -> ServiceProblem:
     """The refusal of an unknown embedding."""
     return problem("embedding_not_found", f"no embedding {key[:80]!r}, or it was dropped", "POST /embeddings again")
+
+
+@contextmanager
+def errors_as(codes: Iterable[tuple[type[BoothsamError], str]], passing: str) -> Iterator[None]:
+    """A store's errors as problems, by the first kind that fits; other errors pass. passing: the code worth a retry."""
+    try:
+        yield
+    except BoothsamError as error:
+        code = next((code for kind, code in codes if isinstance(error, kind)), "")
+        if not code:
+            raise
+        headers = {"Retry-After": "5"} if code == passing else {}
+        raise problem(code, error.message, error.hint or "", headers=headers) from error
 
 
 def request_id(request: Request) -> str:
