@@ -53,6 +53,7 @@ class Admission:
         self._idle = asyncio.Event()
         self._idle.set()
         self._service_s = _FIRST_GUESS_S
+        self._idle_since = time.monotonic()
 
     @property
     def depth(self) -> int:
@@ -68,6 +69,11 @@ class Admission:
     def service_s(self) -> float:
         """Moving average of how long a place is held."""
         return self._service_s
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last place was given back, 0 while one is held."""
+        return 0.0 if self._running else time.monotonic() - self._idle_since
 
     @property
     def draining(self) -> bool:
@@ -168,6 +174,7 @@ class Admission:
                 return
         self._running -= 1
         if self._running == 0:
+            self._idle_since = time.monotonic()
             self._idle.set()
 
     def _retry(self) -> dict[str, str]:

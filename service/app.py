@@ -22,6 +22,7 @@ from boothsam.service.inference import Inference
 from boothsam.service.metrics import Metrics
 from boothsam.service.plates import PlateStore
 from boothsam.service.problems import ServiceProblem, from_error, problem, render
+from boothsam.service.restart import Restart
 from boothsam.service.routes import annotations as annotation_routes
 from boothsam.service.routes import (
     captures,
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
+    app.state.restart = Restart()
     for module in (crop, presets, embeddings, cutout, codes, kiosk, plate, removebg, health):
         app.include_router(module.router)
     app.state.static_files = static.listed()
@@ -147,10 +149,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         proving = asyncio.create_task(inference.prove())
         stack.push_async_callback(_settle, proving)
         if settings.build_engine:
-            building = asyncio.create_task(build_engines(inference, settings.model))
+            building = asyncio.create_task(_build_engines(app, settings))
             stack.push_async_callback(_settle, building)
         yield
         app.state.admission.drain()
+
+
+async def _build_engines(app: FastAPI, settings: Settings) -> None:
+    restart: Restart = app.state.restart
+    if not await build_engines(app.state.inference, settings.model) or not settings.engine_restart_s:
+        return
+    if (reason := restart.possible(settings.port)) is not None:
+        log.warning("the service does not start again by itself: %s", reason)
+        return
+    await restart.when_quiet(app.state.admission, settings.engine_restart_s)
 
 
 async def _settle(task: asyncio.Task[None]) -> None:

@@ -1,6 +1,7 @@
 """Engines for this device, built by a command of its own while the service answers on another backend.
 
-The service loads them when it starts next: what it answers with never changes under a request.
+The service loads them when it starts next, which it does by itself in a quiet minute (`service/restart.py`): what it
+answers with never changes under a request.
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ LONGEST_LINE = 1 << 20  # bytes: the last lines hold an engine's whole header
 TERM_S = 10
 
 
-async def build_engines(inference: Inference, model: str | None, command: Sequence[str] | None = None) -> None:
+async def build_engines(inference: Inference, model: str | None, command: Sequence[str] | None = None) -> bool:
     """Run `boothsam build` where that makes sense, and keep `inference.engine` up to date; never raises.
+
+    Returns whether the next start would find engines that this one does not use.
 
     inference: loaded. State goes none -> building -> ready or failed; "ready" means that the next start uses the
     engines. Cancelling it ends the build. command: in place of `boothsam build MODEL --json`.
     """
     if inference.model.backend == "trt":
         inference.engine = {"state": "ready", "progress": None}
-        return
+        return False
     missing = await asyncio.to_thread(unavailable_reason, "trt")
     if missing is not None:
         log.info("no engine is built: %s", missing)
-        return
+        return False
     named = [] if model is None else [str(model)]
     arguments = command or [sys.executable, "-m", "boothsam.service.cli", "build", *named, "--json"]
     inference.engine = {"state": "building", "progress": 0.0}
@@ -45,10 +48,11 @@ async def build_engines(inference: Inference, model: str | None, command: Sequen
         failure = str(error)
     if failure is None:
         inference.engine = {"state": "ready", "progress": 1.0}
-        log.warning("the engines are built and verified; restart the service to use them")
-    else:
-        inference.engine = {"state": "failed", "progress": None}
-        log.error("no engine was built, the service goes on with %s: %s", inference.model.backend, failure)
+        log.warning("the engines are built and verified; the next start of the service uses them")
+        return True
+    inference.engine = {"state": "failed", "progress": None}
+    log.error("no engine was built, the service goes on with %s: %s", inference.model.backend, failure)
+    return False
 
 
 async def _run(inference: Inference, arguments: Sequence[str]) -> str | None:

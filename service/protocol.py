@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 import h11
@@ -24,8 +26,6 @@ from boothsam.service.problems import problem, render
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _SLOWEST_READER = 1024  # bytes per second
-_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
 
 
 class BoundedProtocol(H11Protocol):
@@ -48,8 +48,12 @@ class BoundedProtocol(H11Protocol):
         full = len(self.connections) >= self.max_connections and not self._make_room()
         super().connection_made(cast(asyncio.Transport, _Lingering(transport, self)))
         if full:
-            transport.write(_FULL)
-            transport.close()
+            self._refuse(
+                "connections_full",
+                f"{self.max_connections} connections are open, and every one waits for an answer",
+                "connect again after Retry-After seconds, or raise max_connections",
+                {"retry-after": "1"},
+            )
             return
         self._incomplete_since = self.loop.time()
         self._expect_headers()
@@ -68,13 +72,8 @@ class BoundedProtocol(H11Protocol):
         self._judge()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP, as a problem like every other refusal; uvicorn's own answer is plain text."""
-        refusal = problem("bad_request", "this is no valid HTTP/1.1 request", "curl -v shows what a client sends")
-        status, headers, body = render(refusal, {}, secrets.token_hex(16))
-        fields = [(name.encode(), value.encode()) for name, value in (headers | {"connection": "close"}).items()]
-        for event in (h11.Response(status_code=status, headers=fields), h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event))
-        self.transport.close()
+        """What is no HTTP; uvicorn's own answer is plain text."""
+        self._refuse("bad_request", "this is no valid HTTP/1.1 request", "curl -v shows what a client sends")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -177,8 +176,21 @@ class BoundedProtocol(H11Protocol):
         self._header_timer = None
         if not self.transport.is_closing():
             if self.conn.trailing_data[0]:
-                self.transport.write(_TIMEOUT)
-            self.transport.close()
+                self._refuse(
+                    "header_timeout",
+                    f"the headers were not complete within {self.header_timeout_s:g} s",
+                    "send them at once, or raise header_timeout_s",
+                )
+            else:
+                self.transport.close()
+
+    def _refuse(self, code: str, detail: str, hint: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Answer a problem, as every other refusal is answered, before there is a request; and close."""
+        status, headers, body = render(problem(code, detail, hint, headers=more), {}, secrets.token_hex(16))
+        fields = [(name.encode(), value.encode()) for name, value in (headers | {"connection": "close"}).items()]
+        for event in (h11.Response(status_code=status, headers=fields), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _make_room(self) -> bool:
         ranked = [(rank, id(c), c) for c in self.connections if isinstance(c, BoundedProtocol) and (rank := c.rank())]

@@ -10,6 +10,7 @@ import logging
 import math
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ import uvicorn
 from boothsam.runtime.errors import BoothsamError, OptionError
 from boothsam.service.app import create_app
 from boothsam.service.protocol import bounded
+from boothsam.service.restart import Restart, start_again
 from boothsam.service.sdnotify import feed_watchdog, notify, watchdog_interval_s
 from boothsam.service.settings import Settings
 from fastapi import FastAPI
@@ -29,6 +31,8 @@ _CHATTY = ("uvicorn.error", "python_multipart.multipart")
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; returns when what was running is answered, `drain_s` later at most.
+
+    Where the application wishes it (`app.state.restart`), the process starts again instead.
 
     Raises:
         OptionError: an address other than loopback without a token, or one that cannot be listened on.
@@ -46,6 +50,8 @@ def run(settings: Settings) -> None:
             if application.failure is None:
                 raise
             raise application.failure from None
+    if application.state.restart.wanted:
+        start_again()
 
 
 def _share_memory_arenas(arenas: int = 2) -> None:
@@ -180,7 +186,13 @@ class Server(uvicorn.Server):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
+    async def on_tick(self, counter: int) -> bool:
+        if self._restart().wanted:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
     def _stop(self) -> None:
+        self._restart().wanted = False  # whoever says stop means it
         self.force_exit = self.should_exit
         self.should_exit = True
         self._drain()
@@ -190,10 +202,17 @@ class Server(uvicorn.Server):
         admission = getattr(self._state(), "admission", None)
         if admission is not None:
             admission.drain()
-        notify("STOPPING=1")
+        if self._restart().wanted:
+            notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        else:
+            notify("STOPPING=1")
 
     def _state(self) -> Any:
         return getattr(self.config.app, "state", None)
+
+    def _restart(self) -> Restart:
+        found = getattr(self._state(), "restart", None)
+        return found if isinstance(found, Restart) else Restart()
 
     async def startup(self, sockets: Any = None) -> None:
         """Also tells systemd that the service is ready, and begins to feed its watchdog."""

@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     precision: str = Field("auto", description="auto, fp32, fp16 or int8")
     threads: Count | None = Field(None, description="CPU threads of the model; default: every usable core")
     build_engine: bool = Field(False, description="build TensorRT engines at the start, for the next one to use")
+    engine_restart_s: float = Field(
+        60,
+        ge=0,
+        allow_inf_nan=False,
+        description="quiet time after which the service starts again with new engines; 0: never",
+    )
 
     in_flight: Count = Field(1, le=64, description="photos that are worked on at once")
     queue: int = Field(8, ge=0, le=10_000, description="requests that may wait; more are refused with 429")

@@ -61,7 +61,7 @@ def test_progress_then_ready(inference: Inference, caplog: pytest.LogCaptureFixt
     os.close(write)
     assert seen == [{"state": "building", "progress": 0.25}]
     assert inference.engine == {"state": "ready", "progress": 1.0}
-    assert "restart the service" in caplog.text
+    assert "the next start of the service uses them" in caplog.text
 
 
 @pytest.mark.parametrize(

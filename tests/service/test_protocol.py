@@ -44,7 +44,10 @@ limited = ByteLimit(app, max_bytes=1 << 20, body_timeout_s=1.0, pause_s=0.3)
 def test_half_headers_are_cut_at_the_deadline_and_told_so() -> None:
     with serving(app, header_timeout_s=0.4) as port, Client(port, HEAD) as client:
         began = time.monotonic()
-        assert client.all().startswith(b"HTTP/1.1 408 ")
+        answer = client.all()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        told = json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert told["code"] == "header_timeout" and "0.4 s" in told["detail"] and "header_timeout_s" in told["hint"]
         assert time.monotonic() - began > 0.3
 
 
@@ -132,7 +135,9 @@ def test_complete_requests_are_never_cut_and_the_next_is_told_to_come_back() -> 
         working = [stack.enter_context(Client(port, request)) for _ in range(3)]
         time.sleep(0.2)
         with Client(port) as late:
-            assert late.all().startswith(b"HTTP/1.1 503 ")
+            head, _, body = late.all().partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1" in head.lower()
+            assert json.loads(body)["code"] == "connections_full"
         for client in working:
             assert b'{"bytes":0}' in client.answer()
 

@@ -1,0 +1,49 @@
+"""Starting the service again in its own process: how it comes to use the engines that were built while it answered.
+
+The process keeps its number, so systemd and a container's supervisor see one service that reloads. What clients hold
+survives: the kiosk's page sends its photo again, an embedding's id is made from the photo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+from boothsam.service.admission import Admission
+
+log = logging.getLogger("boothsam.service")
+# Set for the service that follows: engines that it cannot use must not make it start again and again.
+STARTED_AGAIN = "_BOOTHSAM_STARTED_AGAIN"
+_POLL_S = 0.25
+
+
+class Restart:
+    """Whether the process shall start again once it has ended cleanly. A signal to stop takes the wish back."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def possible(self, port: int) -> str | None:
+        """Why it must not happen, None where it may. port: as set; 0 would be another one the next time."""
+        if port == 0:
+            return "its port would be another one"
+        if STARTED_AGAIN in os.environ:
+            return "it did so before, and the engines were not taken then; boothsam doctor says why"
+        return None
+
+    async def when_quiet(self, admission: Admission, quiet_s: float) -> None:
+        """Wait until no place was held for `quiet_s` seconds, then wish for it."""
+        while admission.idle_s < quiet_s:
+            await asyncio.sleep(min(_POLL_S, quiet_s))
+        self.wanted = True
+
+
+def start_again() -> None:
+    """Replace this process by a new start of the same command; returns only by an exception, OSError."""
+    log.warning("starting again, to use the engines")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {STARTED_AGAIN: "1"})
