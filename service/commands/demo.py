@@ -40,19 +40,18 @@ def demo(
     long each stage took.
     """
     from boothsam.runtime.images import load_image
-    from boothsam.runtime.transforms import preprocess
     from boothsam.service.outputs import make_parent
     from boothsam.service.prompts import Request
 
     stages = Stages()
     with stages.time("load model"):
         loaded = options.load_model(model, backend, precision, threads)
-    say(f"model {loaded.manifest.name} on {loaded.backend} in {loaded.precision}: {loaded.reason}")
+    say(f"model {loaded.manifest.name} on {loaded.backend} in {loaded.precision}{_chosen(backend, loaded.backend)}")
     data = files("boothsam.runtime.demo").joinpath(PHOTO).read_bytes()
     with stages.time("decode JPEG"):
         image = load_image(data)
     with stages.time("resize and encode"):
-        frame, size_hw = preprocess(image, loaded.manifest.image_size)
+        frame, size_hw = loaded.preprocess(image)
         embedding = loaded.encode_frame(frame, size_hw, (image.shape[0], image.shape[1]))
     make_parent(out / PHOTO)
     written: list[str] = []
@@ -69,6 +68,14 @@ def demo(
     say(f"one photo of {width}x{height}, two prompts, {platform.machine()}, {threads or 'all'} CPU threads:")
     for stage, ms in stages.ms.items():
         say(f"  {stage:<18} {ms:8.1f} ms")
+
+
+def _chosen(wanted: str, backend: str) -> str:
+    """What `auto` passed over on its way, in a few words; each one's reason is a line of doctor's, and of -v."""
+    from boothsam.runtime.backends import AUTO_ORDER
+
+    before = AUTO_ORDER[: AUTO_ORDER.index(backend)] if wanted == "auto" else ()
+    return f" ({' and '.join(before)} cannot run it here: `boothsam doctor` says why)" if before else ""
 
 
 def _one(

@@ -13,12 +13,11 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from tests.kiosk.kiosk import Kiosk
-from tests.kiosk.scenes import MUG_COLOURS, FakeCamera, as_file, backdrop, mug_scene
+from tests.kiosk.scenes import MUG_COLOURS, FakeCamera, ImageArray, as_file, backdrop, mug_scene
 from tests.kiosk.service import KioskService
 
 SKUS = {colour: f"SKU-{number:04d}" for number, colour in enumerate(MUG_COLOURS, 1)}
 PLACES = ((0.5, 0.6), (0.3, 0.58), (0.66, 0.6), (0.42, 0.56), (0.55, 0.6))
-FRAMES_MS = 400  # until a picture put before the camera is surely the one that is seen
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +28,15 @@ def service(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     started.stop()
 
 
-def settle(kiosk: Kiosk) -> None:
-    kiosk.page.wait_for_timeout(FRAMES_MS)
+def put(kiosk: Kiosk, camera: FakeCamera, image: ImageArray) -> None:
+    """Put something before the camera, and wait until it is what the kiosk sees."""
+    camera.show(image)
+    kiosk.sees(image)
 
 
 def take_plate(kiosk: Kiosk, camera: FakeCamera) -> None:
     """Photograph the empty booth."""
-    camera.show(backdrop())
-    settle(kiosk)
+    put(kiosk, camera, backdrop())
     kiosk.on("settings").click()
     before = kiosk.on("plate-age").inner_text()
     with kiosk.page.expect_response(lambda r: r.url.endswith("/plate") and r.request.method == "PUT") as caught:
@@ -99,6 +99,7 @@ def loop(visit: Callable[..., Kiosk], camera_browser: Browser, camera: FakeCamer
     kiosk.remember(booth=True, **{"booth.delay": 0})
     kiosk.open()
     waiting(kiosk)
+    kiosk.sees(backdrop())
     return kiosk
 
 
@@ -109,8 +110,7 @@ def test_five_products_are_shot_without_a_touch(booth: Kiosk, camera: FakeCamera
     before, counted = taps(loop), len(loop.service.captures())
     scenes = {colour: mug_scene(colour, centre=place) for colour, place in zip(SKUS, PLACES, strict=True)}
     for colour, sku in SKUS.items():
-        camera.show(scenes[colour].image)
-        settle(loop)
+        put(loop, camera, scenes[colour].image)
         scan_and_store(loop, sku)
     assert taps(loop) == before, "nobody touched the screen"
     for colour, sku in SKUS.items():
@@ -127,36 +127,31 @@ def test_an_empty_booth_stops_the_loop_and_the_next_scan_goes_on(loop: Kiosk, ca
     loop.scan("SKU-EMPTY")
     stopped(loop, "empty")
     assert of(loop, "SKU-EMPTY") == []
-    camera.show(mug_scene("blue").image)
-    settle(loop)
+    put(loop, camera, mug_scene("blue").image)
     scan_and_store(loop, "SKU-EMPTY")
     assert len(of(loop, "SKU-EMPTY")) == 1
 
 
 def test_a_moved_camera_stops_the_loop(loop: Kiosk, camera: FakeCamera) -> None:
-    camera.show(np.roll(mug_scene("red").image, (18, 44), (0, 1)))
-    settle(loop)
+    put(loop, camera, np.roll(mug_scene("red").image, (18, 44), (0, 1)))
     loop.scan("SKU-MOVED")
     stopped(loop, "camera_moved")
     assert of(loop, "SKU-MOVED") == []
 
 
 def test_a_product_at_the_border_stops_the_loop(loop: Kiosk, camera: FakeCamera) -> None:
-    camera.show(mug_scene("green", centre=(0.06, 0.6)).image)
-    settle(loop)
+    put(loop, camera, mug_scene("green", centre=(0.06, 0.6)).image)
     loop.scan("SKU-BORDER")
     stopped(loop, "touches_border")
     assert of(loop, "SKU-BORDER") == []
-    camera.show(mug_scene("green").image)
-    settle(loop)
+    put(loop, camera, mug_scene("green").image)
     loop.on("booth-again").click()
     waiting(loop)
     assert len(of(loop, "SKU-BORDER")) == 1
 
 
 def test_a_wrong_barcode_stops_the_loop(loop: Kiosk, camera: FakeCamera) -> None:
-    camera.show(mug_scene("red").image)
-    settle(loop)
+    put(loop, camera, mug_scene("red").image)
     before = loop.service.captures()
     loop.scan("4006381333932")
     stopped(loop, "wrong-barcode")
@@ -173,8 +168,7 @@ def test_a_lost_camera_stops_the_loop(loop: Kiosk) -> None:
 
 
 def test_the_plate_selects_the_product_before_the_first_tap(booth: Kiosk, camera: FakeCamera, plate: None) -> None:
-    camera.show(mug_scene("violet", centre=(0.35, 0.6)).image)
-    settle(booth)
+    put(booth, camera, mug_scene("violet", centre=(0.35, 0.6)).image)
     booth.on("shutter").click()
     booth.wait_for("masked")
     assert taps(booth) == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from boothsam.runtime.masks import mask_iou
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Response, expect
 
 from tests.kiosk.kiosk import Kiosk
 from tests.kiosk.scenes import CAMERA_HW, FakeCamera, as_file, full_size, mug_scene
@@ -30,12 +30,15 @@ def test_a_killed_server_costs_neither_photo_nor_prompts(kiosk: Kiosk) -> None:
     kiosk.page.mouse.click(*kiosk.at(675, 150), button="right")  # a tap while nobody answers is kept
     kiosk.page.wait_for_timeout(300)
     assert len(kiosk.segments()) == 2
-    kiosk.service.start()
+
+    def has_all_points(response: Response) -> bool:
+        asked = response.url.endswith("/segment") and response.ok and response.request.post_data_json
+        return bool(asked and asked["labels"] == [1, 0, 0])
+
+    with kiosk.page.expect_response(has_all_points, timeout=60_000):
+        kiosk.service.start()
     kiosk.wait_for_server("ok", timeout_ms=40_000)
-    kiosk.page.wait_for_function("() => document.body.dataset.state === 'masked'", timeout=30_000)
-    kiosk.page.wait_for_load_state("networkidle")
-    asked = kiosk.asked()[-1]
-    assert asked["labels"] == [1, 0, 0], "all three points reached the new server"
+    kiosk.wait_for("masked")
     newest = kiosk.segments()[-1]
     mask = full_size(newest["masks"][newest["best"]], MUG)
     assert mask_iou(mask, MUG.product) >= 0.9
@@ -54,7 +57,7 @@ def test_a_camera_that_is_pulled_out_and_comes_back(booth: Kiosk, camera: FakeCa
     booth.wait_for("camera")
     expect(booth.on("status").first).not_to_have_attribute("data-state", "camera-lost")
     camera.show(OTHER.image)
-    booth.page.wait_for_timeout(400)
+    booth.sees(OTHER.image)
     booth.shoot()
     answer = booth.tap(*OTHER.inside())
     assert answer is not None

@@ -40,12 +40,11 @@ def test_a_file_that_is_no_photo_is_told(kiosk: Kiosk) -> None:
 
 
 def test_an_engine_that_is_built_shows_how_far_it_is(kiosk: Kiosk) -> None:
-    def building(route: Route) -> None:
-        # No engine is ever built on a CPU: the service's own answer, with that state put in.
-        status = route.fetch().json() | {"state": "building", "engine": {"state": "building", "progress": 0.37}}
-        route.fulfill(status=200, content_type="application/json", body=json.dumps(status))
-
-    kiosk.page.route("**/kiosk/status", building)
+    # No engine is ever built on a CPU: the service's own answer, with that state put in.
+    status = kiosk.service.get("/kiosk/status").json()
+    status |= {"state": "building", "engine": {"state": "building", "progress": 0.37}}
+    body = json.dumps(status)
+    kiosk.page.route("**/kiosk/status", lambda route: route.fulfill(content_type="application/json", body=body))
     kiosk.wait_for_server("building")
     expect(kiosk.on("status")).to_have_attribute("data-state", "building")
     expect(kiosk.on("status")).to_contain_text("37")

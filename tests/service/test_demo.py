@@ -37,6 +37,9 @@ def test_demo(run: Run, color_folder: Path, tmp_path: Path) -> None:
     with Image.open(out / "click-transparent.png") as picture:
         alpha = np.asarray(picture)[..., 3]
     assert alpha.min() == 0 and alpha.max() == 255
+    # Which backend, in a line; why the ones before it cannot be used is doctor's to say.
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("model color on ") and len(first) < 140 and "passed over" not in result.stderr
     again = run("demo", "--model", color_folder, "-o", out, "--json")
     report = json.loads(again.stdout)
     assert again.exit_code == 0 and set(report["ms"]) == set(STAGES) and len(report["pictures"]) == 6

@@ -122,6 +122,17 @@ test("gestures: a shaky tap is a tap, half a second is a background point, a dra
   assert.deepEqual(seen, [["tap", 100, 100, false], ["tap", 50, 50, true], ["box", [10, 10], [60, 90]], ["none"]]);
 });
 
+test("gestures: a press that a busy page hears of only when it is over is a long one all the same", async () => {
+  const { Gesture, LONG_PRESS_MS } = await lib("lib/gestures");
+  const seen = [];
+  const hand = new Gesture({ tap: (x, y, background) => seen.push(background) }, clock());
+  for (const pressed of [LONG_PRESS_MS - 1, LONG_PRESS_MS]) {
+    hand.down(1, 100, 100, { kind: "touch", time: 7000 });
+    hand.up(1, 100, 100, 7000 + pressed);
+  }
+  assert.deepEqual(seen, [false, true]);
+});
+
 test("gestures: a second finger cancels", async () => {
   const { Gesture } = await lib("lib/gestures");
   const time = clock();

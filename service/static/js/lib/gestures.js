@@ -16,13 +16,14 @@ export class Gesture {
     this.active = null;
   }
 
-  down(id, x, y, { kind = "mouse", background = false } = {}) {
+  /** time: when it happened, in milliseconds, which on a busy device is before the page hears of it. */
+  down(id, x, y, { kind = "mouse", background = false, time = 0 } = {}) {
     if (this.active) {
       this.cancel();
       return;
     }
     const timer = this.setTimer(() => this.#long(), LONG_PRESS_MS);
-    this.active = { id, from: [x, y], kind, background, dragging: false, done: false, timer };
+    this.active = { id, from: [x, y], kind, background, time, dragging: false, done: false, timer };
     this.on.press?.(x, y);
   }
 
@@ -36,14 +37,14 @@ export class Gesture {
     if (one.dragging) this.on.drag?.(one.from, [x, y]);
   }
 
-  up(id, x, y) {
+  up(id, x, y, time = 0) {
     const one = this.active;
     if (!one || one.id !== id) return;
     this.clearTimer(one.timer);
     this.active = null;
     if (one.done) return;
     if (!one.dragging) {
-      this.on.tap?.(...one.from, one.background);
+      this.on.tap?.(...one.from, one.background || time - one.time >= LONG_PRESS_MS);
       return;
     }
     const thin = (SLOP[one.kind] ?? SLOP.touch) * 1.5;
@@ -86,10 +87,11 @@ export function bindGestures(element, on) {
       gesture.down(event.pointerId, ...at(event), {
         kind: event.pointerType,
         background: event.button === 2 || event.shiftKey,
+        time: event.timeStamp,
       });
     },
     pointermove: (event) => gesture.move(event.pointerId, ...at(event)),
-    pointerup: (event) => gesture.up(event.pointerId, ...at(event)),
+    pointerup: (event) => gesture.up(event.pointerId, ...at(event), event.timeStamp),
     pointercancel: () => gesture.cancel(),
     contextmenu: (event) => event.preventDefault(),
   };

@@ -35,7 +35,14 @@ export function BoothBar({ kiosk, state, t }) {
       </span>
       <div>
         <p class="booth__title">${t(`booth.${booth.state}`)}</p>
-        <p class="booth__text">${text(state, t)}</p>
+        <p class="booth__text">
+          ${text(state, t)}
+          ${
+            booth.state === "waiting" &&
+            booth.lastText &&
+            html`<span class="booth__more"> ${t("booth.waiting.again")}</span>`
+          }
+        </p>
       </div>
     </div>
   `;

@@ -106,7 +106,7 @@ function Shapes({ kiosk, state, t }) {
         <${Icon} name="shapes" />
         <span>${t("action.next-mask")}</span>
         <span class="count">${n}/${masks.length}</span>
-        <span class="count count--score">${percent(masks[chosen])} %</span>
+        <span class="count count--score">${t("action.next-mask.score", { percent: percent(masks[chosen]) })}</span>
       </button>
     </div>
   `;
