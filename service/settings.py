@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from boothsam.runtime.errors import OptionError
 from boothsam.runtime.store import home
@@ -29,7 +29,7 @@ CONFIG = "BOOTHSAM_CONFIG"
 PLACES = (Path("boothsam.toml"), Path("/etc/boothsam/boothsam.toml"))
 SECRETS = ("token", "forward_token")
 # Variables of this prefix that other parts of boothsam read.
-_OTHERS = {CONFIG, "BOOTHSAM_HOME", "BOOTHSAM_DEBUG"}
+_OTHERS = {CONFIG, "BOOTHSAM_HOME", "BOOTHSAM_DEBUG", "BOOTHSAM_CUDA_GRAPH", "BOOTHSAM_UNPROVEN"}
 _MIB = 1 << 20
 
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     model: str | None = Field(None, description="model folder or installed name; default: the bundled starter model")
     backend: str = Field("auto", description="auto, trt, ort-cuda, ort-cpu or ov")
     precision: str = Field("auto", description="auto, fp32, fp16 or int8")
+    resize: Literal["exact", "fast"] = Field("exact", description="how photos are shrunk for the model: exact or fast")
     threads: Count | None = Field(None, description="CPU threads of the model; default: every usable core")
     build_engine: bool = Field(False, description="build TensorRT engines at the start, for the next one to use")
     engine_restart_s: float = Field(
@@ -76,6 +77,7 @@ class Settings(BaseSettings):
     max_connections: Count = Field(128, description="open connections at once")
     drain_s: Seconds = Field(10, description="longest time for running requests to end after SIGTERM")
 
+    everything_timeout_s: Seconds = Field(120, description="longest time for POST /everything, waiting included")
     decode_timeout_s: Seconds = Field(10, description="longest time to decode one photo before its worker is killed")
     decode_memory_bytes: Bytes = Field(1536 * _MIB, description="memory that decoding one photo may take")
     decode_recycle: Count = Field(500, description="photos after which the decoding worker is replaced")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ from boothsam.runtime.backends.base import Array, DeviceTensor, TensorSpec, chec
 from boothsam.runtime.backends.external import check_locations
 from boothsam.runtime.errors import BackendUnavailable, ModelError, TensorError
 
+# From 1.29 on ONNX Runtime for Linux reports to its maker, unless it is told not to before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime as ort
 except ImportError as error:
@@ -35,6 +39,14 @@ def available_devices() -> tuple[str, ...]:
     """The devices this build of ONNX Runtime has a provider for: "cpu", perhaps "cuda"."""
     present = ort.get_available_providers()
     return tuple(device for device, provider in PROVIDERS.items() if provider in present)
+
+
+@functools.cache
+def _load_cuda() -> None:
+    """Load CUDA and cuDNN from pip's nvidia packages, which no linker finds by itself; elsewhere the linker does."""
+    preload = getattr(ort, "preload_dlls", None)  # from 1.21 on
+    if preload is not None and importlib.util.find_spec("nvidia") is not None:
+        preload()
 
 
 class OrtTensor:
@@ -98,12 +110,17 @@ class OrtSession:
         options.log_severity_level = 3
         # Encoder and decoder have a pool each; threads that spin after a run take the cores from the other one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if device == "cpu":
+            # Planning which tensors share memory compares every tensor of unknown size with all before it: half of the
+            # time that the starter's decoders took to load. The arena shares it as well when they run.
+            options.enable_mem_reuse = False
         check_locations(model, external_data)
         if external_data is not None:
             folder = str(external_data.parent)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         providers: list[Any] = [PROVIDERS["cpu"]]
         if device == "cuda":
+            _load_cuda()
             # TF32 rounds products to 10 bits: not FP32, and not proven.
             providers.insert(0, (PROVIDERS["cuda"], {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}))
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -14,9 +15,25 @@ from boothsam.runtime.backends.base import Array, DeviceTensor, TensorSpec, chec
 from boothsam.runtime.backends.external import check_locations
 from boothsam.runtime.errors import BackendUnavailable, ModelError, TensorError
 
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenVINO's import brings its converter, which reports to its maker where this module is found."""
+    absent = object()
+    before: Any = sys.modules.get("openvino_telemetry", absent)
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # what the import system calls "not found"
+    try:
+        yield
+    finally:
+        del sys.modules["openvino_telemetry"]
+        if before is not absent:
+            sys.modules["openvino_telemetry"] = before
+
+
 try:
-    import openvino
-    from openvino import opset13
+    with _quiet():
+        import openvino
+        from openvino import opset13
 except ImportError as error:
     raise BackendUnavailable(f"OpenVINO is not installed ({error})", hint="pip install 'boothsam[openvino]'") from None
 
