@@ -9,6 +9,7 @@ Few tokens (seven for a click or a box) meet 4096 image tokens, so work moves fr
 - The bias of the keys adds the same to all scores of a query and drops out of the softmax over the image.
 - A transposed convolution whose stride is its kernel is a matrix product; the pixels are put in order once, at the end,
   where there are four channels and not thirty-two.
+- The last attention is asked by the output tokens alone: nobody reads what the prompt's own tokens would learn there.
 
 Results differ from the plain form by float rounding alone (1e-6 of the logits' range). Each weight is stored once, in
 the layout that is used.
@@ -138,8 +139,9 @@ class _Upscale(nn.Module):
         x = F.gelu(F.layer_norm(x, (self.quarter,), self.norm_weight, self.norm_bias, self.eps))
         x = F.gelu(x @ self.weight2 + self.bias2)
         x = reshape(x, 0, 16 * GRID * GRID, self.quarter // 2) @ weights
-        # rows and columns: token, then first and second upscaling
-        x = reshape(x, 0, GRID, GRID, 2, 2, 2, 2, self.masks).permute(0, 7, 1, 3, 5, 2, 4, 6)
+        # Masks first, then rows and columns (token, first and second upscaling): ONNX Runtime takes the two steps in a
+        # third less time than one permutation of both.
+        x = reshape(x.transpose(1, 2), 0, self.masks, GRID, GRID, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return reshape(x, 0, self.masks, MASK_SIZE, MASK_SIZE)
 
 
@@ -208,6 +210,8 @@ class FastDecoder(nn.Module):
             tokens = block.norm2(tokens + attended)
             tokens = block.norm3(tokens + block.mlp(tokens))
             image = grid_norm(block.norm4, image + self.to_tokens[i](placed, tokens + prompt, tokens))
-        tokens = self.transformer.norm_final_attn(tokens + self.final(tokens + prompt, image + self.image_pe, image))
-        masks = self.upscale(image, self.hyper_networks(tokens[:, 1 : 1 + self.num_masks]))
+        tokens = tokens[:, : 1 + self.num_masks]
+        placed = tokens + self.output_tokens
+        tokens = self.transformer.norm_final_attn(tokens + self.final(placed, image + self.image_pe, image))
+        masks = self.upscale(image, self.hyper_networks(tokens[:, 1:]))
         return masks, self.iou_head(tokens[:, 0])

@@ -18,6 +18,7 @@ import torch
 from boothsam.export.architectures.config import GRID, IMAGE_SIZE, MASK_SIZE, SamConfig
 from boothsam.export.architectures.sam import Sam
 from boothsam.export.fast_decoder import PREPARED, FastDecoder, Prepare
+from boothsam.export.fast_encoder import FastEncoder
 from boothsam.runtime.errors import ParityError
 from onnx import TensorProto, shape_inference
 from torch import Tensor, nn
@@ -89,15 +90,6 @@ def graph_specs(config: SamConfig) -> dict[str, GraphSpec]:
     return {spec.name: spec for spec in specs}
 
 
-class _Encoder(nn.Module):
-    def __init__(self, sam: Sam) -> None:
-        super().__init__()
-        self.sam = sam
-
-    def forward(self, image: Tensor, size_hw: Tensor) -> Tensor:
-        return self.sam.encode(image, size_hw)
-
-
 class _MaskDecoder(nn.Module):
     """The plain decoder, which a mask prompt needs: it changes the image tokens of every prompt."""
 
@@ -133,7 +125,7 @@ def export_model(sam: Sam, out_dir: Path, *, external_data_bytes: int = EXTERNAL
     """
     sam = sam.eval()
     modules: dict[str, nn.Module] = {
-        "encoder": _Encoder(sam),
+        "encoder": FastEncoder(sam),
         "prepare": Prepare(sam),
         "decoder": FastDecoder(sam),
         "decoder_mask": _MaskDecoder(sam),

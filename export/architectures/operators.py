@@ -1,4 +1,4 @@
-"""Three operations whose stock ONNX form is a chain of shape arithmetic, here one operator each. Forward passes only.
+"""Four operations whose stock ONNX form is a chain of shape arithmetic, here one operator each. Forward passes only.
 
 ONNX Runtime folds such chains away; TensorRT's parser has stumbled over them (tests/export/test_to_onnx.py lists what a
 graph may hold).
@@ -65,4 +65,20 @@ class _Pad(torch.autograd.Function):
 def pad(x: Tensor, rows: int, cols: int) -> Tensor:
     """(B, H, W, C) with `rows` rows of zeros below and `cols` columns at the right."""
     y: Tensor = _Pad.apply(x, rows, cols)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Crop(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: object, x: Tensor, rows: int, cols: int) -> Tensor:
+        return x[:, :rows, :cols]
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, rows: int, cols: int) -> Any:
+        return g.op("Slice", x, _constant(g, [0, 0]), _constant(g, [rows, cols]), _constant(g, [1, 2]))
+
+
+def crop(x: Tensor, rows: int, cols: int) -> Tensor:
+    """The first `rows` rows and `cols` columns of (B, H, W, C): what `pad` made larger."""
+    y: Tensor = _Crop.apply(x, rows, cols)  # type: ignore[no-untyped-call]
     return y

@@ -1,8 +1,8 @@
 """Backends by name. Each is imported only when asked for, so a machine needs no more than the one it runs.
 
 Order of "auto": what is fastest where it exists. TensorRT ("trt") comes first, but only for a model whose engines were
-built and verified on this device; `SamModel.load` looks. OpenVINO ("ov") comes last: its encoder of a MobileSAM is
-faster than ONNX Runtime's, its decoders and the bundled model are not.
+built and verified on this device; `SamModel.load` looks. OpenVINO ("ov") comes last: it runs a MobileSAM's encoder as
+fast as ONNX Runtime, its decoders and the bundled model no faster, and takes longer to load.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from boothsam.runtime.backends.base import DeviceTensor, Session, TensorSpec
+from boothsam.runtime.backends.deferred import DeferredSession
+from boothsam.runtime.backends.external import check_locations
 from boothsam.runtime.errors import BackendUnavailable, OptionError
 
-__all__ = ["AUTO_ORDER", "DeviceTensor", "Session", "TensorSpec", "open_session", "unavailable_reason"]
+__all__ = ["AUTO_ORDER", "DeviceTensor", "Session", "TensorSpec", "defer_session", "open_session", "unavailable_reason"]
 
 AUTO_ORDER = ("trt", "ort-cuda", "ort-cpu", "ov")
 # Backend -> module and what opens a graph in it.
@@ -26,6 +28,9 @@ _OPENERS = {
     "ov": ("ov", "OvSession"),
 }
 Opener = Callable[..., Session]
+# Backends whose sessions take nothing but host memory, and what their `device` is: opening one later can fail for no
+# reason that was not there before.
+_HOST_DEVICES = {"ort-cpu": "ort:cpu", "ov": "ov:cpu"}
 
 
 def unavailable_reason(backend: str) -> str | None:
@@ -66,3 +71,15 @@ def open_session(
     module, kind = _OPENERS[backend]
     opener: Opener = getattr(import_module(f"boothsam.runtime.backends.{module}"), kind)
     return opener(model, **options)
+
+
+def defer_session(backend: str, model: bytes, *, threads: int | None = None) -> Session:
+    """`open_session` of a graph that is seldom asked for: on the CPU it is opened when it is first needed.
+
+    Raises:
+        BackendUnavailable, ModelError: as `open_session`; of a graph that cannot be loaded, when it is needed.
+    """
+    if backend not in _HOST_DEVICES or unavailable_reason(backend) is not None:
+        return open_session(backend, model, threads=threads)
+    check_locations(model, None)
+    return DeferredSession(lambda: open_session(backend, model, threads=threads), _HOST_DEVICES[backend])

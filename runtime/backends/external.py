@@ -21,6 +21,8 @@ def external_locations(model: bytes) -> set[str]:
     Raises:
         ModelError: an entry that is not in the form every exporter writes.
     """
+    if b"location" not in model:  # finding the bare word takes a twentieth of what the expressions take
+        return set()
     found = {model[m.end() : m.end() + m[1][0]].decode("utf-8", "replace") for m in _LOCATION.finditer(model)}
     if len(_LOCATION_KEY.findall(model)) != len(_LOCATION.findall(model)):
         raise ModelError("the graph names external data in an unusual form", hint="export the model again")

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from boothsam.runtime import backends
 from boothsam.runtime.backends.base import DeviceTensor
+from boothsam.runtime.backends.deferred import DeferredSession
 from boothsam.runtime.errors import BackendUnavailable, ModelError, OptionError, TensorError
 from boothsam.runtime.model import Prompts, SamModel
 from onnx import TensorProto, helper, numpy_helper
@@ -218,6 +219,52 @@ def test_runs_from_several_threads_do_not_mix(open_cpu: Opener) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(run, range(200)))
+
+
+@pytest.fixture(params=["ort-cpu", "ov"])
+def cpu_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_deferred_session_is_the_session(cpu_backend: str, adder: bytes) -> None:
+    x = np.array([[1, 2]], FLOAT)
+    opened, deferred = (f(cpu_backend, adder, threads=1) for f in (backends.open_session, backends.defer_session))
+    assert isinstance(deferred, DeferredSession) and not deferred.opened
+    assert deferred.device == opened.device and not deferred.opened
+    kept = opened.run({"x": x}, keep=["y"])["y"]
+    assert deferred.run({"x": kept}, keep=["z"])["z"].numpy().tolist() == [[6, 8]]
+    assert deferred.opened
+    assert deferred.inputs == opened.inputs and deferred.outputs == opened.outputs
+    deferred.close()
+    with pytest.raises(TensorError, match="closed"):
+        deferred.run({"x": x})
+
+
+def test_a_deferred_session_opens_once_for_all_threads(cpu_backend: str, adder: bytes) -> None:
+    opened: list[backends.Session] = []
+
+    def opener() -> backends.Session:
+        opened.append(backends.open_session(cpu_backend, adder, threads=1))
+        return opened[-1]
+
+    session = DeferredSession(opener, "here")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: session.run({"x": np.full((1, 2), n, FLOAT)})["y"][0, 0], range(16)))
+    assert answers == [n + 1 for n in range(16)] and len(opened) == 1
+
+
+def test_a_deferred_session_that_was_never_needed(cpu_backend: str, adder: bytes, tmp_path: Path) -> None:
+    session = backends.defer_session(cpu_backend, adder)
+    session.close()
+    with pytest.raises(TensorError, match="closed"):
+        _ = session.inputs
+    broken = backends.defer_session(cpu_backend, b"no graph")
+    for _ in range(2):
+        with pytest.raises(ModelError, match="cannot load the graph"):
+            _ = broken.outputs
+    # what would lead out of the model folder is refused at once
+    with pytest.raises(ModelError, match="which the manifest does not list"):
+        backends.defer_session(cpu_backend, external(tmp_path))
 
 
 def test_the_starter_model_in_openvino_gives_the_masks_of_onnx_runtime() -> None:
