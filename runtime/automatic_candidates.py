@@ -7,7 +7,7 @@ only inside its own window. `judge_fast` looks at the decoder's logits and upsca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,6 +121,31 @@ class Candidate:
         return rle, (x0 + x, y0 + y, x1 + x, y1 + y)
 
 
+class BestByBox:
+    """Candidates of one crop. Of those with the same box only the best is kept at all: whatever suppresses it by its
+    box suppresses the others as well. A backdrop is found by every point on it, at 200 kB a time.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.nbytes = 0
+        self._threshold = threshold
+        self._by_box: dict[object, Candidate] = {}
+
+    def add(self, candidate: Candidate) -> None:
+        x0, y0, x1, y1 = candidate.box_xyxy
+        same = self._threshold < 1 and x0 < x1 and y0 < y1  # else the box does not suppress even itself
+        key = candidate.box_xyxy if same else len(self._by_box)
+        other = self._by_box.get(key)
+        if other is None or other.predicted_iou < candidate.predicted_iou:
+            self._by_box.pop(key, None)  # so that it comes last: of equal scores the first one counts
+            self._by_box[key] = candidate
+            self.nbytes += candidate.patch.values.nbytes - (0 if other is None else other.patch.values.nbytes)
+
+    def members(self) -> list[Candidate]:
+        """In the order of the points."""
+        return list(self._by_box.values())
+
+
 Judge = Callable[[FloatArray, Frame, Limits], Judgement | None]
 
 
@@ -182,23 +207,27 @@ def _reach(inner: FloatArray, outer: FloatArray) -> float:
 
 def candidates(
     decoded: Decoded, points_xy: npt.NDArray[np.float64], frame: Frame, limits: Limits, judge: Judge
-) -> Iterator[Candidate]:
-    """The masks of tokens 1 to 3 that pass, in the order of points and tokens.
+) -> list[list[Candidate]]:
+    """The masks of tokens 1 to 3 that pass, for each point, in the order of tokens.
 
     points_xy: (P, 2) in crop pixels, the decoder's prompts.
     """
     low_res, scores = decoded.select(multimask_output=True)
     passed = scores > limits.pred_iou_thresh if limits.pred_iou_thresh > 0 else np.ones(scores.shape, np.bool_)
     left, top = frame.crop_xyxy[:2]
+    found: list[list[Candidate]] = [[] for _ in points_xy]
     for prompt, token in np.argwhere(passed).tolist():
         judgement = judge(low_res[prompt, token], frame, limits)
         if judgement is not None:
             x0, y0, x1, y1 = judgement.box_xyxy
-            yield Candidate(
-                Patch.cut(low_res[prompt, token], limits.mask_threshold),
-                (x0 + left, y0 + top, x1 + left, y1 + top),
-                float(scores[prompt, token]),
-                judgement.stability_score,
-                (float(points_xy[prompt, 0]) + left, float(points_xy[prompt, 1]) + top),
-                frame,
+            found[prompt].append(
+                Candidate(
+                    Patch.cut(low_res[prompt, token], limits.mask_threshold),
+                    (x0 + left, y0 + top, x1 + left, y1 + top),
+                    float(scores[prompt, token]),
+                    judgement.stability_score,
+                    (float(points_xy[prompt, 0]) + left, float(points_xy[prompt, 1]) + top),
+                    frame,
+                )
             )
+    return found

@@ -26,9 +26,33 @@ _LONGEST_RETRY_S = 120
 class Place:
     """A place that is held. `waited_s`: how long it took to get it."""
 
-    def __init__(self, waited_s: float, is_gone: IsGone | None) -> None:
+    def __init__(self, waited_s: float, is_gone: IsGone | None, admission: Admission) -> None:
         self.waited_s = waited_s
         self._is_gone = is_gone
+        self._admission = admission
+        self._since = time.monotonic()
+        self._held = True
+
+    async def let_others(self) -> None:
+        """Call it between the slices of long work: whoever waits has its turn first, and then this work goes on.
+
+        Raises:
+            ServiceProblem: draining, client_gone; the place is given up then.
+        """
+        refused = self._admission.refusal() if self._admission.draining else None
+        if refused is not None:
+            raise refused
+        await self.still_wanted()
+        if self._admission.depth:
+            self.leave()
+            await self._admission.enter(math.inf, self._is_gone)
+            self._since, self._held = time.monotonic(), True
+
+    def leave(self) -> None:
+        """Give the place up, if it is still held."""
+        if self._held:
+            self._held = False
+            self._admission.leave(time.monotonic() - self._since)
 
     async def still_wanted(self) -> None:
         """Call it between stages. Raises ServiceProblem `client_gone` where nobody waits for the answer any more."""
@@ -107,21 +131,30 @@ class Admission:
         refused = self.refusal()
         if refused is not None:
             raise refused
+        await self.enter(began + self._deadline_s, is_gone)
+        place = Place(time.monotonic() - began, is_gone, self)
+        try:
+            await place.still_wanted()
+        except BaseException:
+            self._leave()  # nothing was done here that the average could count
+            raise
+        try:
+            yield place
+        finally:
+            place.leave()
+
+    async def enter(self, deadline: float, is_gone: IsGone | None) -> None:
+        """Take a place at once or wait for it, however many wait; for `place` and `Place`."""
         if self._running < self._places and not self._waiting:
             self._running += 1
             self._idle.clear()
         else:
-            await self._wait(began + self._deadline_s, is_gone)
-        entered = time.monotonic()
-        try:
-            place = Place(entered - began, is_gone)
-            await place.still_wanted()
-            try:
-                yield place
-            finally:
-                self._service_s += _WEIGHT * (time.monotonic() - entered - self._service_s)
-        finally:
-            self._leave()
+            await self._wait(deadline, is_gone)
+
+    def leave(self, held_s: float) -> None:
+        """A place that was held for so long is free; for `Place`."""
+        self._service_s += _WEIGHT * (held_s - self._service_s)
+        self._leave()
 
     def drain(self) -> None:
         """Refuse what comes and what waits; what is in work goes on. Who waits has lost nothing and may retry."""
@@ -151,7 +184,8 @@ class Admission:
                         "send it again after Retry-After seconds, or raise queue_deadline_s",
                         headers=self._retry(),
                     )
-                await asyncio.wait([ticket], timeout=min(left, _POLL_S) if is_gone is not None else left)
+                pause = min(left, _POLL_S) if is_gone is not None else left
+                await asyncio.wait([ticket], timeout=None if math.isinf(pause) else pause)
                 if not ticket.done() and is_gone is not None and await is_gone():
                     raise _gone()
             ticket.result()

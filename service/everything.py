@@ -24,6 +24,12 @@ _OURS = re.compile(r"mask-\d{3,}\.png|masks\.json|overlay\.jpg")
 _GOLDEN = 0.61803398875  # of the colour circle: neighbours in the list get colours far apart
 
 
+def lower_thresholds(model: str, pred_iou_thresh: float, stability_score_thresh: float) -> tuple[float, float]:
+    """The two thresholds to try next where nothing was found. The starter model's soft masks score far below SAM's."""
+    lower = (0.5, 0.5) if model == "starter" else (pred_iou_thresh - 0.15, stability_score_thresh - 0.1)
+    return max(0.0, lower[0]), max(0.0, lower[1])
+
+
 def check_folder(folder: Path, photo: Path, *, force: bool) -> None:
     """Find out before any work whether the results can lie in `folder`.
 

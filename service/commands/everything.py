@@ -101,9 +101,10 @@ def everything(
 
 
 def _lower(model: str, pred_iou_thresh: float, stability_score_thresh: float) -> str:
-    """Thresholds to try next. The starter model's soft masks score far below SAM's."""
-    lower = (0.5, 0.5) if model == "starter" else (pred_iou_thresh - 0.15, stability_score_thresh - 0.1)
-    iou, stability = (max(0.0, value) for value in lower)
+    """What to try next where nothing was found."""
+    from boothsam.service.everything import lower_thresholds
+
+    iou, stability = lower_thresholds(model, pred_iou_thresh, stability_score_thresh)
     other = "mobile_sam, which finds more" if model == "starter" else "NAME (boothsam models lists them)"
     return f"--pred-iou-thresh {iou:.2f} --stability-score-thresh {stability:.2f}, or --model {other}"
 
@@ -114,12 +115,15 @@ class _Watch:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._announced: Iterator[int] = iter(())
+        self._shown = -1
 
     def __call__(self, done: int, total: int) -> None:
         if self._progress is None:
             self._progress = Progress(total, "batch of points")
             self._announced = self._progress.over(range(total))
-        next(self._announced, None)
+        while self._shown < done:  # several at once, where fast mode need not ask
+            self._shown += 1
+            next(self._announced, None)
 
     def clear(self) -> None:
         """Empty the line."""

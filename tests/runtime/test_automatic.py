@@ -16,13 +16,21 @@ import numpy as np
 import pytest
 import torch
 from boothsam.runtime import transforms
-from boothsam.runtime.automatic import MaskRecord, SamAutomaticMaskGenerator
-from boothsam.runtime.automatic_candidates import Frame, Limits, Patch, judge_exact, judge_fast
-from boothsam.runtime.automatic_grid import crop_boxes, layer_grids, near_crop_edge
+from boothsam.runtime.automatic import MaskRecord, SamAutomaticMaskGenerator, Step
+from boothsam.runtime.automatic_candidates import (
+    BestByBox,
+    Candidate,
+    Frame,
+    Limits,
+    Patch,
+    judge_exact,
+    judge_fast,
+)
+from boothsam.runtime.automatic_grid import crop_boxes, layer_grids, near_crop_edge, point_grid
 from boothsam.runtime.errors import ImageError, OptionError
 from boothsam.runtime.images import save_image
 from boothsam.runtime.masks import mask_iou, mask_to_box, rle_to_mask
-from boothsam.runtime.model import SamModel
+from boothsam.runtime.model import Prompts, SamModel
 from boothsam.runtime.predictor import SamPredictor, sam_model_registry
 from pycocotools import mask as coco
 
@@ -133,6 +141,61 @@ def test_fast_mode_differs_in_few_masks(model: SamModel) -> None:
     assert same >= 0.95 * found and extra <= 0.05 * found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("picture", TEST_PICTURES)
+def test_points_that_fast_mode_leaves_out_would_have_added_nothing(model: SamModel, picture: str) -> None:
+    """At 24 x 24 about 30 % of the points, at 32 x 32 about 35 %."""
+    image = CASES[picture].scene.image
+    calls: list[int] = []
+    some = SamAutomaticMaskGenerator(model, 24, mode="fast")
+    found = some.generate(image, progress=lambda done, total: calls.append(done))
+    assert calls[-1] == 288 and len(calls) - 1 <= 240  # the first one announces the total
+    grids = [point_grid(24)]  # which points to ask is the caller's choice then: all of them
+    whole = SamAutomaticMaskGenerator(model, None, point_grids=grids, mode="fast").generate(image)
+    assert len(found) == len(whole) >= 10
+    assert matched(found, whole, 0.9) == len(found)
+
+
+def test_the_same_box_is_kept_once_with_its_best_mask() -> None:
+    frame = Frame((0, 0, 100, 100), 1024)
+    patch = Patch(np.zeros((4, 4), np.float32), (0, 0), 256, 0.0)
+    boxes = [(0, 0, 9, 9), (5, 5, 20, 20), (0, 0, 9, 9), (0, 0, 9, 9), (0, 0, 0, 0), (0, 0, 0, 0)]
+    made = [
+        Candidate(patch, box, score, 1.0, (float(i), 0.0), frame)
+        for i, (box, score) in enumerate(zip(boxes, (0.9, 0.9, 0.95, 0.95, 0.9, 0.9), strict=True))
+    ]
+    best = BestByBox(0.7)
+    for candidate in made:
+        best.add(candidate)
+    assert [c.point_xy[0] for c in best.members()] == [1, 2, 4, 5]  # an empty box suppresses nothing
+    assert best.nbytes == 4 * patch.values.nbytes
+    everything_kept = BestByBox(1.0)
+    for candidate in made:
+        everything_kept.add(candidate)
+    assert everything_kept.members() == made
+
+
+def test_steps_take_an_embedding_and_can_be_given_up(model: SamModel) -> None:
+    case = CASES["landscape"]
+    generator = SamAutomaticMaskGenerator(model, **case.options(), max_masks=4)
+    embedding = model.encode(case.scene.image)
+    steps, seen = generator.steps(case.scene.image, embedding), list[Step]()
+    with pytest.raises(StopIteration) as end:
+        while True:
+            seen.append(next(steps))
+    assert [r["area"] for r in end.value.value] == [r["area"] for r in answers(model, "landscape")[:4]]
+    assert seen[0] == Step(0, seen[-1].total, 0) and seen[-1].done == seen[-1].total
+    assert max(step.nbytes for step in seen) > 0
+    given_up = generator.steps(case.scene.image, embedding)
+    next(given_up)
+    next(given_up)
+    given_up.close()
+    model.decode(embedding, Prompts.make([[5.0, 5.0]], [1]))  # it is the caller's, and still open
+    embedding.close()
+    with pytest.raises(OptionError, match="the embedding is of a photo of"):
+        next(generator.steps(case.scene.image[:99], embedding))
+
+
 def test_fast_mode_with_crops_and_repair(model: SamModel) -> None:
     for name in ("crops", "repaired"):
         exact, fast = answers(model, name), answers(model, name, "fast")
@@ -205,6 +268,7 @@ def test_a_photo_with_nothing_on_it(model: SamModel) -> None:
         ({"crop_n_layers": -1}, "crop_n_layers must be at least 0"),
         ({"crop_n_layers": 1, "crop_n_points_downscale_factor": 40}, "crop layer 1 has no point"),
         ({"crop_n_points_downscale_factor": 0}, "must be above 0"),
+        ({"max_masks": 0}, "max_masks must be at least 1, found 0"),
     ],
 )
 def test_options_are_checked(model: SamModel, options: dict[str, Any], message: str) -> None:

@@ -171,6 +171,68 @@ def test_work_can_be_dropped_between_stages() -> None:
     asyncio.run(run())
 
 
+def test_long_work_gives_way_between_its_slices_and_goes_on_behind_who_waited() -> None:
+    async def run() -> None:
+        admission, order = Admission(in_flight=1, queue=2, deadline_s=0.05), list[str]()
+
+        async def long(name: str) -> None:
+            async with admission.place() as place:
+                for number in range(3):
+                    order.append(f"{name}{number}")
+                    await asyncio.sleep(0)
+                    await place.let_others()
+
+        async def short(name: str) -> None:
+            async with admission.place():
+                order.append(name)
+                await asyncio.sleep(0.1)  # longer than anybody else may wait
+
+        await asyncio.gather(long("a"), short("b"), short("c"), return_exceptions=True)
+        assert order == ["a0", "b", "a1", "a2"]  # c's wait ended at the deadline; the long work has none
+        order.clear()
+        await asyncio.gather(long("a"), long("b"))
+        assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
+        assert (admission.in_flight, admission.depth) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_long_work_ends_when_the_service_drains_or_its_client_leaves_while_another_works() -> None:
+    async def run(code: str) -> None:
+        admission, gone = Admission(in_flight=1, queue=2), False
+
+        async def is_gone() -> bool:
+            return gone
+
+        guests = Guests(admission)
+
+        async def long() -> None:
+            async with admission.place(is_gone) as place:
+                await guests.arrive(1)
+                await place.let_others()
+
+        work = asyncio.create_task(long())
+        while not guests.order:
+            await asyncio.sleep(0)
+        assert admission.depth == 1 and admission.in_flight == 1
+        if code == "draining":
+            admission.drain()
+        gone = code == "client_gone"
+        await asyncio.wait([work], timeout=5)
+        assert _code(work) == code and admission.in_flight == 1  # the guest's place is its own
+        await guests.all_leave()
+        assert (admission.in_flight, admission.depth) == (0, 0)
+        if code == "draining":
+            return
+        async with admission.place() as place:
+            admission.drain()
+            with pytest.raises(ServiceProblem, match="draining"):
+                await place.let_others()
+
+    asyncio.run(run("draining"))
+    asyncio.run(run("client_gone"))
+
+
 def test_draining_lets_the_work_end_and_refuses_the_rest() -> None:
     async def run() -> None:
         guests = Guests(Admission(in_flight=1, queue=3))
@@ -221,15 +283,17 @@ def test_no_place_is_lost_or_doubled_under_random_cancellation(seed: int) -> Non
 
         async def request() -> None:
             nonlocal inside, most
-            async with admission.place():
-                inside += 1
-                most = max(most, inside)
-                try:
-                    await asyncio.sleep(rng.choice([0, 0, 0.001, 0.003]))
-                    if rng.random() < 0.2:
-                        raise ValueError
-                finally:
-                    inside -= 1
+            async with admission.place() as place:
+                for _ in range(rng.choice([1, 1, 3])):  # some work in slices
+                    inside += 1
+                    most = max(most, inside)
+                    try:
+                        await asyncio.sleep(rng.choice([0, 0, 0.001, 0.003]))
+                        if rng.random() < 0.2:
+                            raise ValueError
+                    finally:
+                        inside -= 1
+                    await place.let_others()
 
         tasks = []
         for _ in range(120):

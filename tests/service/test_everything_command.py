@@ -152,7 +152,7 @@ def test_progress_on_a_terminal(tiny: Path, photo: Path, tmp_path: Path) -> None
         pass
     os.close(screen)
     assert process.wait() == 0, seen
-    assert b"batch of points 1/5" in seen and b"batch of points 5/5" in seen and b"s left" in seen
+    assert b"batch of points 1/18" in seen and b"batch of points 18/18" in seen and b"s left" in seen
 
 
 def test_each_mask_is_tinted_where_it_is() -> None:
