@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 from boothsam.engines import graph as graphs
-from boothsam.runtime.backends.base import DeviceTensor, TensorSpec
+from boothsam.engines.stages import StagedSession
+from boothsam.runtime.backends.base import DeviceTensor, Session, TensorSpec
 from boothsam.runtime.errors import OptionError
 from boothsam.runtime.fidelity import questions
 from boothsam.runtime.manifest import ModelManifest
@@ -49,7 +50,10 @@ class Ranges:
 
 
 class RangeSession:
-    """One FP32 graph behind the Session protocol, which notes ranges while it answers."""
+    """One FP32 graph behind the Session protocol, which notes ranges while it answers.
+
+    inputs: whether to note those of the graph too; what joins two parts of one was noted as an output.
+    """
 
     def __init__(
         self,
@@ -59,11 +63,12 @@ class RangeSession:
         sampled: Collection[str] = (),
         per_run: int = SAMPLES,
         threads: int | None = None,
+        inputs: bool = True,
     ) -> None:
         self._ranges = ranges
         types = graphs.element_types(model)
         computed = [name for node in model.graph.node for name in node.output]
-        watched = [*(i.name for i in model.graph.input), *computed]
+        watched = [*(i.name for i in model.graph.input if inputs), *computed]
         self._watched = [name for name in watched if types.get(name) == TensorProto.FLOAT]
         self._per_run = per_run
         counts = graphs.sizes(model) if sampled else {}
@@ -146,6 +151,25 @@ def _count(size: int, per_run: int) -> int:
     return -(-size // _step(size, per_run))
 
 
+def _session(
+    name: str, model: onnx.ModelProto, ranges: Ranges, sampled: Collection[str], per_run: int, threads: int | None
+) -> Session:
+    """A graph that notes its ranges; the encoder in parts, for every one of its tensors is looked at."""
+    if name != "encoder":
+        return RangeSession(model, ranges, sampled=sampled, per_run=per_run, threads=threads)
+    whole = {value.name for value in model.graph.input}
+
+    def open_part(part: onnx.ModelProto) -> Session:
+        arriving = {value.name for value in part.graph.input}
+        inside = {tensor for node in part.graph.node for tensor in node.output} | (arriving & whole)
+        chosen = [tensor for tensor in sampled if tensor in inside]
+        return RangeSession(
+            part, ranges, sampled=chosen, per_run=per_run, threads=threads, inputs=bool(arriving & whole)
+        )
+
+    return StagedSession(model, open_part)
+
+
 def calibrate(
     folder: Path,
     photos: Mapping[str, Uint8Array],
@@ -165,16 +189,14 @@ def calibrate(
         raise OptionError("calibration needs photos, found none", hint="give a folder with 8 or more of your photos")
     manifest = ModelManifest.load(folder)
     ranges = {name: Ranges() for name in manifest.graphs["fp32"]}
-    sessions = {}
+    sessions: dict[str, Session] = {}
     for name, file in manifest.graphs["fp32"].items():
         manifest.check_file(folder, file)
         if f"{file}{graphs.DATA_SUFFIX}" in manifest.files:
             manifest.check_file(folder, f"{file}{graphs.DATA_SUFFIX}")
         model = graphs.read_graph(folder / file)
         per_run = max(1, SAMPLES // len(photos))
-        sessions[name] = RangeSession(
-            model, ranges[name], sampled=sampled.get(name, ()), per_run=per_run, threads=threads
-        )
+        sessions[name] = _session(name, model, ranges[name], sampled.get(name, ()), per_run, threads)
     model_ = SamModel(manifest, sessions, backend="ort-cpu", precision="fp32", reason="calibration")
     try:
         for name, photo in photos.items():

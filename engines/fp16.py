@@ -10,7 +10,8 @@ from boothsam.engines import graph as graphs
 from boothsam.engines.islands import LIMIT, Island, choose_islands
 from boothsam.engines.precision import can_convert, to_fp16
 from boothsam.engines.sensitivity import Group, fewest_spared, group_layers, measure_groups
-from boothsam.engines.simulate import BACKEND, simulated_session
+from boothsam.engines.simulate import BACKEND, simulated_encoder, simulated_session
+from boothsam.engines.stages import Memory
 from boothsam.runtime.backends.base import Session
 from boothsam.runtime.fidelity import GATES, Fidelity, Gate, measure
 from boothsam.runtime.model import SamModel
@@ -39,6 +40,7 @@ class Fp16:
         self.threads, self.step = threads, step or (lambda _what: None)
         self.islands = {name: choose_islands(model, largest[name]) for name, model in sources.items()}
         self.groups: tuple[Group, ...] = ()
+        self.memory = Memory()
         self._sessions: dict[str, Session] = {}
         self._opened: dict[str, tuple[Island, ...]] = {}
 
@@ -69,7 +71,12 @@ class Fp16:
             if self._opened.get(name) != islands:
                 if name in self._sessions:
                     self._sessions[name].close()
-                self._sessions[name] = simulated_session(self._graph(name), self.threads)
+                graph = self._graph(name)
+                self._sessions[name] = (
+                    simulated_encoder(graph, self.threads, self.memory)
+                    if name == "encoder"
+                    else simulated_session(graph, self.threads)
+                )
                 self._opened[name] = islands
         return self._sessions
 

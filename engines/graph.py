@@ -106,15 +106,24 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"the graph {model.graph.name!r} fails strict inference: {error}") from None
 
 
+def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without constants and inferred values: nothing of a large model's size is copied."""
+    light = onnx.ModelProto(
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+    )
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    return light
+
+
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
+    light = skeleton(model)
     graph = light.graph
-    graph.name = model.graph.name
-    graph.node.extend(model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) <= _SMALL:
             graph.initializer.append(tensor)
@@ -145,6 +154,12 @@ def sizes(model: onnx.ModelProto) -> dict[str, int | None]:
         fixed = all(side.HasField("dim_value") for side in sides)
         found[value.name] = int(np.prod([side.dim_value for side in sides], dtype=np.int64)) if fixed else None
     return found
+
+
+def read_constants(model: onnx.ModelProto, source: onnx.ModelProto) -> list[TensorProto]:
+    """Those initializers of `source`, in its order, that a node of `model` reads or an output gives."""
+    used = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
+    return [tensor for tensor in source.graph.initializer if tensor.name in used]
 
 
 def drop_unused(model: onnx.ModelProto) -> None:

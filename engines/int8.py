@@ -11,7 +11,7 @@ from boothsam.engines.islands import Island, choose_islands
 from boothsam.engines.precision import to_fp16
 from boothsam.engines.quantize import find_layers, quantize, ranges_after
 from boothsam.engines.sensitivity import Group, fewest_spared, group_layers, measure_groups
-from boothsam.engines.simulate import BACKEND, simulated_session
+from boothsam.engines.simulate import BACKEND, simulated_encoder
 from boothsam.runtime.backends.base import Session
 from boothsam.runtime.errors import ProofError
 from boothsam.runtime.fidelity import Fidelity
@@ -66,7 +66,7 @@ class Int8:
     def model(self) -> SamModel:
         """Everything in the simulator as a model."""
         if self._session is None:
-            self._session = simulated_session(self.encoder, self.fp16.threads)
+            self._session = simulated_encoder(self.encoder, self.fp16.threads, self.fp16.memory)
         return self._with(self._session, self.fp16.sessions())
 
     def _with(self, encoder: Session, others: Mapping[str, Session]) -> SamModel:
@@ -77,7 +77,7 @@ class Int8:
     def _alone(self, nodes: Sequence[str], photos: Mapping[str, Uint8Array]) -> Fidelity:
         """Only these layers in INT8 and all else in FP32: what the rounding of FP16 adds is measured elsewhere."""
         chosen = [layer for layer in self.layers if layer.node in set(nodes)]
-        session = simulated_session(quantize(self.source, chosen, self.limits), self.fp16.threads)
+        session = simulated_encoder(quantize(self.source, chosen, self.limits), self.fp16.threads, self.fp16.memory)
         try:
             return self.fp16.compare(self._with(session, self.fp16.reference.sessions), photos)
         finally:

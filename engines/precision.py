@@ -58,28 +58,29 @@ def to_fp16(model: onnx.ModelProto, islands: Collection[str] = ()) -> onnx.Model
     Returns:
         A new graph with the same inputs and outputs, names, types and shapes; the same for the same arguments.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    if is_reduced(result):
+    if is_reduced(model):
+        result = onnx.ModelProto()
+        result.CopyFrom(model)
         return result
-    _Caster(result, frozenset(islands)).run()
-    return result
+    return _Caster(model, frozenset(islands)).run()
 
 
 class _Caster:
-    """One conversion, in place."""
+    """One conversion. Only weights that stay as they are get copied: a model may be half of the memory there is."""
 
-    def __init__(self, model: onnx.ModelProto, islands: frozenset[str]) -> None:
-        self.model = model
+    def __init__(self, source: onnx.ModelProto, islands: frozenset[str]) -> None:
+        self.source, self.model = source, graphs.skeleton(source)
         self.islands = islands
-        self.types = graphs.element_types(model)
-        self.weights = graphs.constants(model)
-        self.outputs = {output.name for output in model.graph.output}
+        self.types = graphs.element_types(source)
+        self.weights = graphs.constants(source)
+        self.lowered: list[TensorProto] = []
+        self.outputs = {output.name for output in source.graph.output}
         # where a float tensor lies in each type: (name in the FP32 graph, type) -> name now
-        self.places: dict[tuple[str, int], str] = {(i.name, FLOAT): i.name for i in model.graph.input}
+        self.places: dict[tuple[str, int], str] = {(i.name, FLOAT): i.name for i in source.graph.input}
         self.nodes: list[NodeProto] = []
 
-    def run(self) -> None:
+    def run(self) -> onnx.ModelProto:
+        """The mixed graph."""
         for node in list(self.model.graph.node):
             low = node.name not in self.islands and can_convert(node, self.types)
             takes, gives = converted_slots(node)
@@ -102,8 +103,9 @@ class _Caster:
                 self._place(name, FLOAT)
         del self.model.graph.node[:]
         self.model.graph.node.extend(self.nodes)
-        del self.model.graph.value_info[:]
-        graphs.drop_unused(self.model)
+        self.model.graph.initializer.extend(graphs.read_constants(self.model, self.source))
+        self.model.graph.initializer.extend(self.lowered)
+        return self.model
 
     def _place(self, name: str, kind: int) -> str:
         """The name of a float tensor in the wanted type, cast or stored anew where there is none yet."""
@@ -114,7 +116,7 @@ class _Caster:
             if kind == FLOAT16:
                 with np.errstate(over="ignore"):  # plain FP16 may lose a weight to infinity: that is its defect
                     value = numpy_helper.to_array(self.weights[name]).astype(np.float16)
-                self.model.graph.initializer.append(numpy_helper.from_array(value, place))
+                self.lowered.append(numpy_helper.from_array(value, place))
         else:
             have = FLOAT16 if kind == FLOAT else FLOAT
             suffix = "fp16" if kind == FLOAT16 else "fp32"

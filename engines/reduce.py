@@ -19,6 +19,8 @@ from boothsam.engines.fp16 import Fp16
 from boothsam.engines.int8 import Int8
 from boothsam.engines.quantize import find_layers
 from boothsam.engines.sensitivity import RememberedModel
+from boothsam.engines.stages import StagedSession
+from boothsam.runtime.backends.base import Session
 from boothsam.runtime.errors import ModelError, OptionError, ProofError
 from boothsam.runtime.fidelity import Fidelity
 from boothsam.runtime.folders import check_target, fresh_folder
@@ -30,7 +32,7 @@ from boothsam.runtime.transforms import Uint8Array
 from boothsam.runtime.worst_cases import worst_cases
 
 PRECISIONS = ("fp16", "int8")
-SEARCH_PHOTOS = 4  # of those to calibrate on; the search for what to spare asks them again and again
+SEARCH_PHOTOS = 4
 BACKEND = "ort-cpu"
 
 
@@ -38,17 +40,21 @@ BACKEND = "ort-cpu"
 class Calibration:
     """Photos and how to use them. photos: to calibrate and search on. proof: to prove on, seen by neither.
 
-    method: "percentile" or "minmax", where INT8 clips activations. percentile: of absolute values.
+    method: "percentile" or "minmax", where INT8 clips activations. percentile: of absolute values. search: how many of
+    `photos` the search for what to spare asks again and again.
     """
 
     photos: Mapping[str, Uint8Array]
     proof: Mapping[str, Uint8Array]
     method: str = "percentile"
     percentile: float = PERCENTILE
+    search: int = SEARCH_PHOTOS
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise OptionError(f"found the method {self.method!r}; expected {' or '.join(METHODS)}")
+        if self.search < 1:
+            raise OptionError(f"found {self.search} photos to search with; expected at least 1")
         if not self.photos or not self.proof:
             raise OptionError(
                 f"found {len(self.photos)} photos to calibrate on and {len(self.proof)} to prove on; both are needed",
@@ -124,8 +130,8 @@ class _Work:
         self._copy(scratch)
         sources = {g: graphs.read_graph(self.folder / f) for g, f in self.manifest.graphs["fp32"].items()}
         ranges = self._ranges(sources, "int8" in precisions)
-        reference = RememberedModel(SamModel.load(self.folder, backend=BACKEND, precision="fp32", threads=self.threads))
-        search = {n: self.calibration.photos[n] for n in list(self.calibration.photos)[:SEARCH_PHOTOS]}
+        reference = RememberedModel(self._reference(sources))
+        search = {n: self.calibration.photos[n] for n in list(self.calibration.photos)[: self.calibration.search]}
         listed = {p: dict(g) for p, g in self.manifest.graphs.items() if p not in precisions}
         reduced: dict[str, Any] = {"calibration_photos": len(self.calibration.photos)}
         fp16 = Fp16(sources, {g: r.largest for g, r in ranges.items()}, reference, self.threads, self.step)
@@ -182,6 +188,16 @@ class _Work:
             shutil.copytree(self.folder / "proof", scratch / "proof")
         if FILE_NAME in self.manifest.files:
             raise ModelError(f"{self.folder} lists its own manifest", hint="export the model again")
+
+    def _reference(self, sources: Mapping[str, onnx.ModelProto]) -> SamModel:
+        """The FP32 model, hash-checked when it was copied; its encoder in parts, as everything it is compared with."""
+        sessions: dict[str, Session] = {
+            name: StagedSession(model, lambda part: graphs.open_graph(part, self.threads))
+            if name == "encoder"
+            else graphs.open_graph(model, self.threads)
+            for name, model in sources.items()
+        }
+        return SamModel(self.manifest, sessions, backend=BACKEND, precision="fp32", reason="what the rest is held to")
 
     def _ranges(self, sources: Mapping[str, onnx.ModelProto], sample: bool) -> dict[str, Ranges]:
         percentile = sample and self.calibration.method == "percentile"

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import onnx
 from boothsam.engines import graph as graphs
+from boothsam.engines.stages import Memory, StagedSession
+from boothsam.runtime.backends.base import Session
 from boothsam.runtime.backends.ort import OrtSession
 from boothsam.runtime.errors import BackendUnavailable, ModelError
 from boothsam.runtime.manifest import ModelManifest
@@ -32,18 +34,19 @@ EXACT = frozenset(
 )
 
 
-def simulation(model: onnx.ModelProto) -> onnx.ModelProto:
+def simulation(model: onnx.ModelProto, *, inner: bool = False) -> onnx.ModelProto:
     """The float32 graph that computes what `model` would on FP16 hardware. `model` is not changed.
 
     Its inputs and outputs are those of `model`, which must be float32 or integers. A graph without float16 and without
-    quantisation comes back as it is, but for names.
+    quantisation comes back as it is, but for names. inner: `model` is a part of a graph; what is float16 at its ends
+    becomes float32 that holds float16's values.
 
     Raises:
         ModelError: an input or output in float16, or a quantisation that is not symmetric int8.
     """
     types = graphs.element_types(model)
     for value in (*model.graph.input, *model.graph.output):
-        if types[value.name] == FLOAT16:
+        if types[value.name] == FLOAT16 and not inner:
             raise ModelError(
                 f"{value.name} of graph {model.graph.name!r} is float16; expected float32 inputs and outputs",
                 hint="boothsam quantize MODEL -o FOLDER writes such graphs",
@@ -51,6 +54,9 @@ def simulation(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.value_info[:]
+    for value in (*result.graph.input, *result.graph.output):
+        if value.type.tensor_type.elem_type == FLOAT16:
+            value.type.tensor_type.elem_type = FLOAT
     writer = _Writer(result, types)
     for node in model.graph.node:
         writer.add(node)
@@ -178,12 +184,29 @@ def simulated_session(model: onnx.ModelProto, threads: int | None = None) -> Ort
     Raises:
         BackendUnavailable: this ONNX Runtime optimises the rounding away.
     """
+    _require_rounding()
+    return graphs.open_graph(simulation(model), threads)
+
+
+def simulated_encoder(
+    model: onnx.ModelProto, threads: int | None = None, memory: Memory | None = None
+) -> StagedSession:
+    """As `simulated_session`, in parts: an encoder may be too large to be held three times over, and a search asks many
+    that differ in one block.
+
+    Raises:
+        BackendUnavailable: this ONNX Runtime optimises the rounding away.
+    """
+    _require_rounding()
+    return StagedSession(model, lambda part: graphs.open_graph(simulation(part, inner=True), threads), memory=memory)
+
+
+def _require_rounding() -> None:
     if not rounding_works():
         raise BackendUnavailable(
             "this ONNX Runtime drops casts to float16 and back, so nothing can be simulated with it",
             hint="pip install --upgrade onnxruntime",
         )
-    return graphs.open_graph(simulation(model), threads)
 
 
 def simulated_model(
@@ -207,11 +230,14 @@ def simulated_model(
             f"model {manifest.name!r} has no precision {precision!r}; it has {', '.join(manifest.graphs)}",
             hint=f"boothsam quantize {folder} --precision {precision} --calibration PHOTOS -o FOLDER",
         )
-    sessions = {}
+    sessions: dict[str, Session] = {}
     for name, file in manifest.graphs[source].items():
         for part in (file, f"{file}{graphs.DATA_SUFFIX}"):
             if part in manifest.files:
                 manifest.check_file(folder, part)
         model = graphs.read_graph(folder / file)
-        sessions[name] = simulated_session(reduce(name, model) if reduce else model, threads)
+        reduced = reduce(name, model) if reduce else model
+        sessions[name] = (
+            simulated_encoder(reduced, threads) if name == "encoder" else simulated_session(reduced, threads)
+        )
     return SamModel(manifest, sessions, backend=BACKEND, precision=precision, reason="rounded as hardware would")
