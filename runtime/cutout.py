@@ -18,7 +18,7 @@ import numpy.typing as npt
 from boothsam.runtime import images
 from boothsam.runtime.errors import NothingFound, OptionError
 from boothsam.runtime.masks import mask_to_box, remove_small_regions
-from boothsam.runtime.matting import foreground_colours, soft_alpha
+from boothsam.runtime.matting import Reduced, cell_size, clean_rim, soft_alpha
 from boothsam.runtime.transforms import check_boxes, check_image, mask_window, upscale_logits_window
 
 Uint8Array = npt.NDArray[np.uint8]
@@ -29,6 +29,7 @@ DEFAULT_FILL = 0.85
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128), "gray": (128, 128, 128)}
 _EDGE_LOGITS = 2.0  # a mask's edge is trusted to this many pixels of the 256-pixel logits
 _MAX_CANVAS = 16384
+_STRIP_ROWS = 64
 _MIN_FILL = 1 / _MAX_CANVAS  # one product pixel on the largest canvas
 
 
@@ -211,22 +212,32 @@ def cut_out(
         mask = _clean(mask, (x0, y0, x1, y1), original_hw, options)
     if not cv2.countNonZero(mask):
         raise _nothing()
-    photo = np.ascontiguousarray(image[y0:y1, x0:x1])
-    alpha = soft_alpha(photo, mask, edge_px, refine=options.refine)
+    photo = image[y0:y1, x0:x1]
+    reduced = Reduced.of(photo, edge_px)
+    alpha = soft_alpha(reduced, mask, edge_px, refine=options.refine)
     if not cv2.countNonZero(alpha):
         raise NothingFound(
             f"the mask of {np.count_nonzero(mask)} pixel(s) is too small for a cut-out",
             hint="pick another candidate mask, or move closer to the product",
         )
     left, top, across, down = cv2.boundingRect(alpha)
-    if options.decontaminate:
-        photo = foreground_colours(photo, alpha, edge_px)
-    else:
-        photo = np.asarray(cv2.copyTo(photo, alpha), np.uint8)
-    rgba = np.empty((down, across, 4), np.uint8)
     inside = slice(top, top + down), slice(left, left + across)
-    cv2.mixChannels([photo[inside], np.ascontiguousarray(alpha[inside])], [rgba], [0, 0, 1, 1, 2, 2, 3, 3])
+    rgba = _layered(photo[inside], alpha[inside])
+    if options.decontaminate:
+        clean_rim(reduced, alpha, edge_px, rgba, (left, top))
     return CutOut(rgba, (x0 + left, y0 + top, x0 + left + across, y0 + top + down), original_hw)
+
+
+def _layered(photo: Uint8Array, alpha: Uint8Array) -> Uint8Array:
+    """(h, w, 4) of (h, w, 3) and (h, w): the photo's colours where alpha is not 0, else 0."""
+    rgba = np.zeros((*alpha.shape, 4), np.uint8)
+    room = np.empty((_STRIP_ROWS, alpha.shape[1], 4), np.uint8)  # strips: a whole layer more would not fit the caches
+    for top in range(0, len(rgba), _STRIP_ROWS):
+        cover = np.ascontiguousarray(alpha[top : top + _STRIP_ROWS])
+        part = cv2.cvtColor(photo[top : top + _STRIP_ROWS], cv2.COLOR_RGB2RGBA, dst=room[: len(cover)])
+        cv2.insertChannel(cover, part, 3)
+        cv2.copyTo(part, cover, rgba[top : top + _STRIP_ROWS])
+    return rgba
 
 
 def shrink(picture: Uint8Array, max_side: int) -> Uint8Array:
@@ -277,10 +288,16 @@ def _mask_in_window(
     room = math.ceil(3 * edge_px) + 1
     x0, y0 = max(0, window[0] - room), max(0, window[1] - room)
     x1, y1 = min(width, window[2] + room), min(height, window[3] + room)
+    # Whole cells of the reduced picture save copies of the window.
+    cell = cell_size(edge_px)
+    wider, higher = x1 + (x0 - x1) % cell, y1 + (y0 - y1) % cell
+    x1, y1 = wider if wider <= width else x1, higher if higher <= height else y1
     if full:
         return solid[y0:y1, x0:x1].astype(np.uint8) * np.uint8(255), (x0, y0, x1, y1), edge_px
     part = upscale_logits_window(logits, original_hw, (x0, y0, x1, y1))
-    return (part > options.threshold).astype(np.uint8) * np.uint8(255), (x0, y0, x1, y1), edge_px
+    mask = np.greater(part, np.float32(options.threshold)).view(np.uint8)
+    mask *= 255
+    return mask, (x0, y0, x1, y1), edge_px
 
 
 def _clean(mask: Uint8Array, window: Box, original_hw: tuple[int, int], options: AlphaOptions) -> Uint8Array:

@@ -20,6 +20,8 @@ from boothsam.runtime.transforms import FloatArray, Size, Uint8Array
 
 log = logging.getLogger("boothsam")
 
+SELDOM = ("decoder_mask",)  # graphs that many uses never ask for: opened when they are needed, where that is safe
+
 
 @dataclass(frozen=True)
 class ImageEmbedding:
@@ -149,12 +151,21 @@ class SamModel:
     is."""
 
     def __init__(
-        self, manifest: ModelManifest, sessions: Mapping[str, Session], *, backend: str, precision: str, reason: str
+        self,
+        manifest: ModelManifest,
+        sessions: Mapping[str, Session],
+        *,
+        backend: str,
+        precision: str,
+        reason: str,
+        resize: str = "exact",
     ) -> None:
+        transforms.check_resize(resize)
         self.manifest = manifest
         self.backend = backend
         self.precision = precision
         self.reason = reason  # why this backend and precision, for logs and doctor
+        self.resize = resize
         self._sessions = MappingProxyType(dict(sessions))
 
     @classmethod
@@ -166,18 +177,21 @@ class SamModel:
         precision: str = "auto",
         threads: int | None = None,
         unproven: bool = False,
+        resize: str = "exact",
     ) -> SamModel:
         """Load a model by folder or installed name; None takes the bundled starter model.
 
         backend: "auto" takes the first of backends.AUTO_ORDER that works here. precision: "auto" is what is
         proven on this GPU, fp32 elsewhere. threads: CPU threads, None for every core this process may use.
         unproven: load a reduced precision that failed its gate or was never measured here, with a warning.
+        resize: how photos are shrunk to the frame, "exact" or "fast"; see `transforms.resize_longest_side`.
 
         Raises:
             ModelNotFound, ManifestError, IntegrityError: the folder.
             BackendUnavailable: the asked-for backend; with "auto", when there is none at all.
             ProofError: a reduced precision without a proof that this device may use it.
         """
+        transforms.check_resize(resize)
         folder = find_model(model)
         manifest = ModelManifest.load(folder)
 
@@ -209,11 +223,24 @@ class SamModel:
             external = folder / f"{file}.data" if f"{file}.data" in manifest.files else None
             if external is not None:
                 manifest.check_file(folder, external.name)
-            sessions[graph] = backends.open_session(
-                chosen, manifest.read_file(folder, file), threads=threads, external_data=external
-            )
+            data = manifest.read_file(folder, file)
+            if graph in SELDOM and external is None:
+                sessions[graph] = backends.defer_session(chosen, data, threads=threads)
+            else:
+                sessions[graph] = backends.open_session(chosen, data, threads=threads, external_data=external)
         log.info("model %s (%s), backend %s: %s", manifest.name, chosen_precision, chosen, reason)
-        return cls(manifest, sessions, backend=chosen, precision=chosen_precision, reason=reason)
+        return cls(manifest, sessions, backend=chosen, precision=chosen_precision, reason=reason, resize=resize)
+
+    def with_resize(self, resize: str) -> SamModel:
+        """The same loaded networks with another `resize`; closing either closes both."""
+        return SamModel(
+            self.manifest,
+            self._sessions,
+            backend=self.backend,
+            precision=self.precision,
+            reason=self.reason,
+            resize=resize,
+        )
 
     @property
     def sessions(self) -> Mapping[str, Session]:
@@ -223,11 +250,15 @@ class SamModel:
     def encode(self, image: Uint8Array) -> ImageEmbedding:
         """Run the encoder (and `prepare`) on a (H, W, 3) uint8 RGB photo."""
         original_hw = transforms.check_image(image)
-        frame, size_hw = transforms.preprocess(image, self.manifest.image_size)
+        frame, size_hw = self.preprocess(image)
         return self.encode_frame(frame, size_hw, original_hw)
 
+    def preprocess(self, image: Uint8Array) -> tuple[Uint8Array, npt.NDArray[np.int32]]:
+        """`transforms.preprocess` for this model: the encoder's two inputs of a (H, W, 3) uint8 RGB photo."""
+        return transforms.preprocess(image, self.manifest.image_size, self.resize)
+
     def encode_frame(self, frame: Uint8Array, size_hw: npt.NDArray[np.int32], original_hw: Size) -> ImageEmbedding:
-        """Run the encoder on `transforms.preprocess`'s two arrays, for a caller that times the steps apart."""
+        """Run the encoder on what `preprocess` gave, for a caller that times the steps apart."""
         names = self.manifest.embedding
         tensors = dict(self._sessions["encoder"].run({"image": frame, "size_hw": size_hw}, keep=names))
         if "prepare" in self._sessions:

@@ -57,10 +57,11 @@ class SamPredictor:
         backend: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        resize: str = "exact",
     ) -> SamPredictor:
         """A predictor over SamModel.load(...): a model folder, an installed name, or None for the bundled starter
         model."""
-        return cls(SamModel.load(model, backend=backend, precision=precision, threads=threads))
+        return cls(SamModel.load(model, backend=backend, precision=precision, threads=threads, resize=resize))
 
     def set_image(self, image: Uint8Array, image_format: str = "RGB") -> None:
         """Run the encoder on a (H, W, 3) uint8 photo; `predict` then answers any number of prompts.

@@ -14,7 +14,6 @@ import platform
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +106,8 @@ def _files(manifest: ModelManifest, precision: str) -> tuple[str, ...]:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and only who writes proofs needs it
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
 from boothsam.runtime.errors import ManifestError, ModelNotFound
@@ -31,7 +30,7 @@ def home() -> Path:
 
 def starter_folder() -> Path:
     """The model that travels with the package."""
-    return Path(str(files("boothsam.runtime.models.starter")))
+    return Path(__file__).resolve().parent / "models" / "starter"
 
 
 def installed_models() -> Mapping[str, Path]:

@@ -193,6 +193,8 @@ def write_golden(model: SamModel, folder: Path, photos: Mapping[str, Uint8Array]
 def verify_golden(model: SamModel, folder: Path) -> Report:
     """Ask `model` the golden questions of its folder and compare with the recorded FP32 answers.
 
+    They are about the networks: photos are resized exactly, whatever `model` does.
+
     Raises:
         ManifestError: the folder has no golden answers, or ill-formed ones. IntegrityError: altered files.
     """
@@ -204,6 +206,7 @@ def verify_golden(model: SamModel, folder: Path) -> Report:
             )
         return model.manifest.read_file(folder, f"{GOLDEN}/{name}")
 
+    model = model.with_resize("exact")
     arrays = np.load(io.BytesIO(read("golden.npz")), allow_pickle=False)
     agreements = []
     try:

@@ -30,6 +30,7 @@ from boothsam.service.routes import (
     crop,
     cutout,
     embeddings,
+    everything,
     health,
     kiosk,
     plate,
@@ -66,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.state.restart = Restart()
-    for module in (crop, presets, embeddings, cutout, codes, kiosk, plate, removebg, health):
+    for module in (crop, presets, embeddings, cutout, everything, codes, kiosk, plate, removebg, health):
         app.include_router(module.router)
     app.state.static_files = static.listed()
     if settings.kiosk:
@@ -110,6 +111,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             backend=settings.backend,
             precision=settings.precision,
             threads=settings.threads,
+            resize=settings.resize,
             in_flight=settings.in_flight,
             cache_bytes=settings.cache_bytes,
             cache_ttl_s=settings.cache_ttl_s,
@@ -128,6 +130,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(inference.load)
         app.state.inference, app.state.decoder = inference, decoder
         app.state.admission = Admission(settings.in_flight, settings.queue, settings.queue_deadline_s)
+        app.state.everything = Admission(in_flight=1, queue=0)
         app.state.annotations = None
         if settings.annotate_dir is not None:
             app.state.annotations = await stack.enter_async_context(annotating(settings))
@@ -146,8 +149,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 )
             )
         _gauges(app)
-        proving = asyncio.create_task(inference.prove())
-        stack.push_async_callback(_settle, proving)
+        for work in (inference.prove(), inference.cache.keep_expiring()):
+            stack.push_async_callback(_settle, asyncio.create_task(work))
         if settings.build_engine:
             building = asyncio.create_task(_build_engines(app, settings))
             stack.push_async_callback(_settle, building)

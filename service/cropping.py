@@ -15,7 +15,7 @@ from boothsam.runtime.cutout import DEFAULT_FILL, AlphaOptions, Background, CutO
 from boothsam.runtime.errors import OptionError
 from boothsam.runtime.images import Source, load_image, read_source, write_atomic
 from boothsam.runtime.model import SamModel
-from boothsam.runtime.transforms import Size, Uint8Array, preprocess
+from boothsam.runtime.transforms import Size, Uint8Array
 from boothsam.service.outputs import Task, make_parent
 from boothsam.service.presets.finish import Finished, encode, finish_for
 from boothsam.service.presets.layout import ATTEMPTS, Placed, Strictness, place
@@ -119,8 +119,8 @@ class Look:
 class Photo:
     """A decoded photo on its way to its product pictures.
 
-    image: (H, W, 3) uint8 sRGB. frame, frame_hw: what `preprocess` made of it. stages: its times so far. credits: whose
-    photo it is.
+    image: (H, W, 3) uint8 sRGB. frame, frame_hw: what `SamModel.preprocess` made of it. stages: its times so far.
+    credits: whose photo it is.
     """
 
     image: Uint8Array
@@ -138,14 +138,14 @@ class _Named(io.BytesIO):
         self.name = name
 
 
-def read_photo(source: Source, image_size: int) -> Photo:
+def read_photo(source: Source, model: SamModel) -> Photo:
     """Decode a photo and lay it on the model's frame. Raises ImageError."""
     stages = Stages()
     with stages.time("decode_photo"):
         data, name = read_source(source)
         image = load_image(_Named(data, name))
     with stages.time("encode"):
-        frame, frame_hw = preprocess(image, image_size)
+        frame, frame_hw = model.preprocess(image)
     return Photo(image, frame, frame_hw, stages, read_credits(data))
 
 
@@ -209,7 +209,7 @@ def crop_photo(model: SamModel, task: Task, request: Request, look: Look, *, onl
 
     only: it is the only photo of the command, so that detections without a name are its own.
     """
-    photo = read_photo(task.photo, model.manifest.image_size)
+    photo = read_photo(task.photo, model)
     answers = ask_model(model, photo, request, task.photo, only=only)
     products = write_products(photo, answers, task.outputs, look, _write)
     return describe(model, task.photo, photo, answers, products)

@@ -1,13 +1,14 @@
 """Embeddings that outlive their request: an LRU bounded in bytes and time, with each one's earlier logits and, where a
 client asked for it, its photo.
 
-An embedding's id is a content hash of upload, model and precision, so it can be looked up before anything is decoded,
-and the same photo never costs two encodes. What is dropped is not closed: a decode that still runs on it ends well, and
-the memory goes with the last reference.
+An embedding's id is a content hash of upload, model, precision and resize, so it can be looked up before anything is
+decoded, and the same photo never costs two encodes. What is dropped is not closed: a decode that still runs on it ends
+well, and the memory goes with the last reference.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 import time
@@ -23,6 +24,7 @@ from boothsam.runtime.transforms import FloatArray, Uint8Array
 from boothsam.service.detections import Box
 from boothsam.service.prompts import Answer
 
+_LONGEST_SLEEP_S = 60.0
 KEPT_LOGITS = 24  # masks per photo that can be refined: eight answers of three
 
 
@@ -60,9 +62,9 @@ class Entry:
         return self.embedding.nbytes + sum(mask.logits.nbytes for mask in self.masks.values()) + len(self.photo or b"")
 
 
-def embedding_id(photo_sha256: str, model_key: str, precision: str) -> str:
+def embedding_id(photo_sha256: str, model_key: str, precision: str, resize: str = "exact") -> str:
     """64 hex digits that name one photo as one model sees it."""
-    return hashlib.sha256(f"{photo_sha256}:{model_key}:{precision}".encode()).hexdigest()
+    return hashlib.sha256(f"{photo_sha256}:{model_key}:{precision}:{resize}".encode()).hexdigest()
 
 
 def logits_id(logits: FloatArray) -> str:
@@ -106,9 +108,15 @@ class EmbeddingCache:
             return self._held_pixels()
 
     def expire(self) -> None:
-        """Drop what nobody used for `ttl_s`, for callers that come by regularly: no timer does it."""
+        """Drop what nobody used for `ttl_s`; every other call does it too."""
         with self._lock:
             self._expire()
+
+    async def keep_expiring(self) -> None:
+        """Forever: drop what is too old, so that a visitor's photo is gone in time although nobody comes after."""
+        while True:
+            await asyncio.sleep(min(self.ttl_s / 4, _LONGEST_SLEEP_S))
+            self.expire()
 
     def get(self, key: str) -> ImageEmbedding | None:
         """The embedding, now the most recently used; None when there is none, or none any more."""

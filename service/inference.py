@@ -15,7 +15,7 @@ import numpy as np
 from boothsam.runtime.errors import BoothsamError
 from boothsam.runtime.model import ImageEmbedding, Prompts, SamModel
 from boothsam.runtime.store import find_model
-from boothsam.runtime.transforms import Uint8Array, preprocess
+from boothsam.runtime.transforms import Uint8Array
 from boothsam.runtime.verify import GOLDEN, verify_golden
 from boothsam.service.embeddings import EmbeddingCache, embedding_id
 from boothsam.service.problems import ServiceProblem, problem
@@ -64,6 +64,7 @@ class Inference:
         cache_bytes: int = 128 << 20,
         cache_ttl_s: float = 900,
         photo_cache_bytes: int = 64 << 20,
+        resize: str = "exact",
     ) -> None:
         self.state: State = "loading"
         self.reason = "the model is being loaded"
@@ -71,7 +72,12 @@ class Inference:
         self.engine: dict[str, Any] = {"state": "none", "progress": None}
         self.cache = EmbeddingCache(cache_bytes, cache_ttl_s, pixel_bytes=photo_cache_bytes)
         self._named = model
-        self._options: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads}
+        self._options: dict[str, Any] = {
+            "backend": backend,
+            "precision": precision,
+            "threads": threads,
+            "resize": resize,
+        }
         self._model: SamModel | None = None
         self._pool = ThreadPoolExecutor(in_flight, "inference")
         self._flights: dict[str, _Flight] = {}
@@ -157,7 +163,7 @@ class Inference:
 
     def key(self, photo_sha256: str) -> str:
         """The embedding's id for an upload."""
-        return embedding_id(photo_sha256, self.model.manifest.key, self.model.precision)
+        return embedding_id(photo_sha256, self.model.manifest.key, self.model.precision, self.model.resize)
 
     def embed(self, key: str, image: Uint8Array, stages: Stages) -> tuple[ImageEmbedding, bool]:
         """The photo's embedding and whether it was cached; blocks, for use inside `run`."""
@@ -165,7 +171,7 @@ class Inference:
             return self.cache.get_or_make(key, lambda: self._encode(image))
 
     def _encode(self, image: Uint8Array) -> ImageEmbedding:
-        frame, size_hw = preprocess(image, self.model.manifest.image_size)
+        frame, size_hw = self.model.preprocess(image)
         return self.model.encode_frame(frame, size_hw, (image.shape[0], image.shape[1]))
 
     def is_shared(self, key: str) -> bool:

@@ -28,6 +28,9 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, metavar="N", help="CPU threads; default: every core this process may use"),
 ]
+Resize = Annotated[
+    str, typer.Option("--resize", metavar="exact|fast", help="How photos are shrunk for the model; exact: as SAM does")
+]
 Box = Annotated[
     list[str] | None,
     typer.Option(
@@ -131,8 +134,8 @@ Verbose = Annotated[
 ]
 
 
-def load_model(model: str | None, backend: str, precision: str, threads: int | None) -> SamModel:
+def load_model(model: str | None, backend: str, precision: str, threads: int | None, resize: str = "exact") -> SamModel:
     """The model the options name."""
     from boothsam.runtime.model import SamModel
 
-    return SamModel.load(model, backend=backend, precision=precision, threads=threads)
+    return SamModel.load(model, backend=backend, precision=precision, threads=threads, resize=resize)

@@ -137,7 +137,7 @@ class CropAnswer(_Closed):
 class EmbeddingAnswer(_Closed):
     """The answer to POST /embeddings."""
 
-    id: str = Field(description="content hash of upload, model and precision")
+    id: str = Field(description="content hash of upload, model, precision and resize")
     size_hw: tuple[int, int]
     cached: bool
     nbytes: int
@@ -206,6 +206,7 @@ class Ready(BaseModel):
     model_key: str
     backend: str
     precision: str
+    resize: Literal["exact", "fast"]
     proof: dict[str, Any]
     engine: dict[str, Any]
     queue: dict[str, int]

@@ -144,7 +144,7 @@ def crop_set(
 
 def _ask(model: SamModel, frame: Frame, request: Request, spin: Spin) -> None:
     try:
-        photo = read_photo(frame.photo, model.manifest.image_size)
+        photo = read_photo(frame.photo, model)
         size_hw = (photo.image.shape[0], photo.image.shape[1])
         known = next((f.size_hw for f in spin.frames if f.size_hw is not None), None)
         if known is not None and size_hw != known:
@@ -239,7 +239,7 @@ def _box(answer: Answer, size_hw: Size) -> Box:
 def _write(model: SamModel, frame: Frame, common: Box, look: Look) -> None:
     assert frame.answer is not None
     try:
-        image = read_photo(frame.photo, model.manifest.image_size).image
+        image = read_photo(frame.photo, model).image
         picture = _picture(look.cut(image, frame.answer), common, look)
         make_parent(frame.output)
         write_atomic(frame.output, encode_image(picture, look.format, quality=look.quality))

@@ -53,10 +53,13 @@ class ModelChoice:
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    resize: str = "exact"
 
     def load(self) -> SamModel:
         """The model. Raises ModelError, BackendUnavailable, OptionError."""
-        return SamModel.load(self.model, backend=self.backend, precision=self.precision, threads=self.threads)
+        return SamModel.load(
+            self.model, backend=self.backend, precision=self.precision, threads=self.threads, resize=self.resize
+        )
 
 
 @dataclass
@@ -88,6 +91,8 @@ class Predictor:
         self.model = choice.load()
         self._out = OutFolder(out)
         self._key = f"{self.model.manifest.key} {self.model.precision}"
+        if self.model.resize != "exact":
+            self._key += f" {self.model.resize} resize"
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Ray Data's form: `work` (pickled Work) to `record` (JSON)."""
@@ -138,7 +143,7 @@ class Predictor:
         try:
             file = _File(ticket.data, ticket.work.item.photo)
             ticket.data = b""
-            ticket.photo = read_photo(file, self.model.manifest.image_size)
+            ticket.photo = read_photo(file, self.model)
         except Exception as error:
             return self._failed(ticket, error)
         return ticket

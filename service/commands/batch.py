@@ -73,6 +73,7 @@ def batch(
     model: options.Model = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    resize: options.Resize = "exact",
     threads: options.Threads = None,
     json: options.Json = False,
     force: Annotated[
@@ -109,7 +110,7 @@ def batch(
     items = [] if drop is not None else find_items(sources, out, defaults)
     if out.exists() and not out.is_dir():
         raise OptionError(f"{out} is a file; expected a folder", hint=f"-o {out.with_suffix('')}-cut")
-    run = _runner(model, backend, precision, threads, out, ray, ray_actors, cpus_per_actor, gpus_per_actor)
+    run = _runner(model, backend, precision, threads, resize, out, ray, ray_actors, cpus_per_actor, gpus_per_actor)
     from boothsam.service.batch.running import run_items, run_watch
     from boothsam.service.batch.stopping import stoppable
 
@@ -142,6 +143,7 @@ def _runner(
     backend: str,
     precision: str,
     threads: int | None,
+    resize: str,
     out: Path,
     ray: str | None,
     actors: int,
@@ -154,11 +156,11 @@ def _runner(
     if ray is None:
         from boothsam.service.batch.running import Local
 
-        return Local(ModelChoice(model, backend, precision, threads), absolute(out))
+        return Local(ModelChoice(model, backend, precision, threads, resize), absolute(out))
     from boothsam.service.batch.on_ray import OnRay
 
     named = str(absolute(model)) if model is not None and Path(model).is_dir() else model
-    return OnRay(ModelChoice(named, backend, precision, threads), absolute(out), ray, actors, cpus, gpus)
+    return OnRay(ModelChoice(named, backend, precision, threads, resize), absolute(out), ray, actors, cpus, gpus)
 
 
 def _end(opened: Batch, result: Result, stop: Stop, json: bool, *, watching: bool) -> None:

@@ -64,6 +64,7 @@ def catalogue(
     model: options.Model = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    resize: options.Resize = "exact",
     threads: options.Threads = None,
     json: options.Json = False,
     force: Annotated[
@@ -116,7 +117,7 @@ def catalogue(
         say_warning(f"{row.where}: there is no photo {row.file!r} in {shown(folder)}")
     with running.opened(out, Policy(force, retry_failed, trust_times)) as batch:
         with stoppable(lambda: say("\nstopping: finishing the photos under way (Ctrl-C again: at once)")) as stop:
-            result = running.run(batch, items, ModelChoice(model, backend, precision, threads), stop)
+            result = running.run(batch, items, ModelChoice(model, backend, precision, threads, resize), stop)
         made = running.finish(batch, plan)
     _tell(made, result, out)
     if json:

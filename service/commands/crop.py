@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,7 @@ def crop(
     model: options.Model = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    resize: options.Resize = "exact",
     threads: options.Threads = None,
     json: options.Json = False,
     force: options.Force = False,
@@ -112,7 +114,8 @@ def crop(
 
         if any((name, sku, gtin, view, turntable)):
             raise OptionError("--name and its parts do not go with --set: pictures are called as their frames")
-        run_set(lambda: options.load_model(model, backend, precision, threads), set, out, request, look, force, json)
+        loading = partial(options.load_model, model, backend, precision, threads, resize)
+        run_set(loading, set, out, request, look, force, json)
         return
     photos = photos or []
     naming = Naming.choose(name, market if folder else None, sku, gtin, view, turntable)
@@ -129,7 +132,7 @@ def crop(
         say_warning(*warning)
     loaded = None
     if any(task.error is None for task in tasks):
-        loaded = options.load_model(model, backend, precision, threads)
+        loaded = options.load_model(model, backend, precision, threads, resize)
     _run(loaded, tasks, request, look, json)
 
 

@@ -33,6 +33,7 @@ def segment(
     model: options.Model = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    resize: options.Resize = "exact",
     threads: options.Threads = None,
     json: options.Json = False,
     force: options.Force = False,
@@ -57,7 +58,7 @@ def segment(
             raise tasks[0].error
     elif target is not None and target.exists() and not force:
         raise OutputError(f"{target} exists", hint="--force replaces it")
-    loaded = options.load_model(model, backend, precision, threads)
+    loaded = options.load_model(model, backend, precision, threads, resize)
     try:
         document, masks = _segment(loaded, photo, request, best)
     except PromptError as error:  # it does not fit this photo: the command line itself was fine

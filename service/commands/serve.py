@@ -18,6 +18,9 @@ def serve(
     model: options.Model = None,
     backend: Annotated[str | None, typer.Option(metavar="NAME", help="auto, trt, ort-cuda, ort-cpu or ov")] = None,
     precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, fp32, fp16 or int8")] = None,
+    resize: Annotated[
+        str | None, typer.Option(metavar="exact|fast", help="How photos are shrunk for the model")
+    ] = None,
     threads: options.Threads = None,
     verbose: options.Verbose = 0,
 ) -> None:
@@ -30,7 +33,9 @@ def serve(
     with need_extra("serve", "the HTTP service"):
         from boothsam.service import server
         from boothsam.service.settings import load
-    loaded = load(host=host, port=port, model=model, backend=backend, precision=precision, threads=threads)
+    loaded = load(
+        host=host, port=port, model=model, backend=backend, precision=precision, resize=resize, threads=threads
+    )
     for variable, near in loaded.unknown.items():
         say_warning(f"{variable} is no setting and was ignored", f"rename it to {near}" if near else None)
     # The line that says where it listens: with port 0 nobody else knows.

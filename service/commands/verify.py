@@ -12,8 +12,9 @@ from boothsam.service.console import Failed, Progress, need_extra, print_json, s
 from boothsam.service.outputs import write_blocks
 
 if TYPE_CHECKING:
-    from boothsam.runtime.fidelity import Fidelity
+    from boothsam.runtime.fidelity import Fidelity, Gate
     from boothsam.runtime.model import SamModel
+    from boothsam.runtime.photos import PhotoFolder
     from boothsam.runtime.verify import Report
 
 AGAINST = ("fp32", "pytorch")
@@ -51,6 +52,7 @@ def verify(
     ] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    resize: options.Resize = "exact",
     threads: options.Threads = None,
     json: options.Json = False,
     force: options.Force = False,
@@ -61,7 +63,7 @@ def verify(
     Ends with 1 when a file was altered, an answer differs or a gate fails. --photos measures mask IoU, boundary IoU and
     score error on photos of your own, for each kind of prompt; for fp16 and int8 the outcome is written as a proof to
     proof/ of $BOOTHSAM_HOME, without which these precisions are not loaded on a GPU. --against pytorch needs the extra
-    [export], simulated numerics need [quantize].
+    [export], simulated numerics need [quantize]. --resize fast compares with the same model and the exact resize.
     """
     from boothsam.runtime.model import SamModel
     from boothsam.runtime.store import find_model
@@ -76,16 +78,23 @@ def verify(
         raise OptionError(
             "--against pytorch and --checkpoint go together", hint="--against pytorch --checkpoint FILE.pt"
         )
+    if resize != "exact" and (photos is None or (against, numerics) != ("fp32", "auto")):
+        raise OptionError(
+            "--resize fast is compared with the exact one on --photos, without --against and --numerics",
+            hint="boothsam verify MODEL --resize fast --photos FOLDER",
+        )
     if picture is not None and picture.exists() and not force:
         raise OptionError(f"{picture} exists", hint="--force replaces it")
     folder = find_model(model)
     # What is not proven yet has to be loaded to prove it.
-    loaded = SamModel.load(folder, backend=backend, precision=precision, threads=threads, unproven=True)
+    loaded = SamModel.load(folder, backend=backend, precision=precision, threads=threads, unproven=True, resize=resize)
     for file in loaded.manifest.files:
         loaded.manifest.check_file(folder, file)
     golden = verify_golden(loaded, folder)
     report = None
-    if photos is not None:
+    if photos is not None and resize != "exact":
+        report = _resized(loaded, photos, limit, picture)
+    elif photos is not None:
         report = _on_photos(loaded, folder, photos, limit, against, checkpoint, numerics, threads, picture)
     if json:
         body = {"golden": golden.to_dict()}
@@ -118,12 +127,10 @@ def _on_photos(
     threads: int | None,
     picture: Path | None,
 ) -> Fidelity:
-    from boothsam.runtime.fidelity import measure, numerics_of
-    from boothsam.runtime.images import encode_image
+    from boothsam.runtime.fidelity import numerics_of
     from boothsam.runtime.photos import photo_folder
     from boothsam.runtime.proofs import write_proof
     from boothsam.runtime.store import home
-    from boothsam.runtime.worst_cases import worst_cases
 
     simulate = numerics == "simulated" or (
         numerics == "auto" and loaded.backend == "ort-cpu" and loaded.precision != "fp32"
@@ -138,20 +145,48 @@ def _on_photos(
     candidate, said = loaded, numerics_of(loaded.precision, loaded.backend)
     if simulate:
         candidate, said = _simulated(loaded, folder, threads), "simulated"
+    report = _compare(candidate, reference, pictures, what, said, None, picture)
+    if loaded.precision != "fp32" and against == "fp32":
+        path = write_proof(home(), loaded.manifest, report, photos=pictures, extra={"against": what})
+        say(f"proof ({said}, {'passed' if report.passed else 'FAILED'}): {path}")
+    return report
+
+
+def _resized(loaded: SamModel, photos: Path, limit: int | None, picture: Path | None) -> Fidelity:
+    """The loaded model against itself with the exact resize. No proof is written: it says nothing of a precision."""
+    from boothsam.runtime.fidelity import RESIZE_GATE, numerics_of
+    from boothsam.runtime.photos import photo_folder
+
+    said = numerics_of(loaded.precision, loaded.backend)
+    exact = loaded.with_resize("exact")
+    return _compare(loaded, exact, photo_folder(photos, limit), "the exact resize", said, RESIZE_GATE, picture)
+
+
+def _compare(
+    candidate: SamModel,
+    reference: SamModel,
+    pictures: PhotoFolder,
+    against: str,
+    numerics: str,
+    gate: Gate | None,
+    picture: Path | None,
+) -> Fidelity:
+    """`fidelity.measure` with a progress bar, and the worst cases drawn where asked for."""
+    from boothsam.runtime.fidelity import measure
+    from boothsam.runtime.images import encode_image
+    from boothsam.runtime.worst_cases import worst_cases
+
     bar = Progress(len(pictures), "comparing")
     names = iter(bar.over(pictures))
 
     def advance(_name: str) -> None:
         next(names, None)
 
-    report = measure(candidate, reference, pictures, against=what, numerics=said, progress=advance)
+    report = measure(candidate, reference, pictures, against=against, numerics=numerics, gate=gate, progress=advance)
     bar.clear()
     if picture is not None:
         write_blocks(picture, iter([encode_image(worst_cases(report, pictures), "png")]))
         say(f"the worst cases: {picture}")
-    if loaded.precision != "fp32" and against == "fp32":
-        path = write_proof(home(), loaded.manifest, report, photos=pictures, extra={"against": what})
-        say(f"proof ({said}, {'passed' if report.passed else 'FAILED'}): {path}")
     return report
 
 

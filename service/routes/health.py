@@ -31,6 +31,7 @@ def readiness(parts: Parts) -> tuple[bool, dict[str, Any]]:
         "model_key": model.manifest.key,
         "backend": model.backend,
         "precision": model.precision,
+        "resize": model.resize,
         "proof": inference.proof,
         "engine": inference.engine,
         "queue": {"depth": admission.depth, "in_flight": admission.in_flight},

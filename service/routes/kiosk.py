@@ -28,7 +28,6 @@ router = APIRouter(tags=["page"])
 async def status(request: Request) -> Response:
     """Always 200 while the process answers: `state` says whether photos are taken."""
     parts = Parts(request)
-    parts.inference.cache.expire()  # a page that waits for its next visitor is what keeps time here
     state, reason = _state(parts)
     taken = request.app.state.plates.current
     content = {

@@ -1,5 +1,6 @@
 """SamModel and SamPredictor over real graphs that segment by colour, so that every answer is known beforehand."""
 
+import shutil
 from pathlib import Path
 
 import boothsam
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from boothsam.runtime import verify
 from boothsam.runtime.backends import DeviceTensor
+from boothsam.runtime.backends.deferred import DeferredSession
 from boothsam.runtime.errors import (
     BackendUnavailable,
     IntegrityError,
@@ -134,6 +136,25 @@ def test_mask_input_goes_through_its_own_graph(predictor: SamPredictor) -> None:
     # The colour model adds a twentieth of mask_input.
     expected = plain.low_res_masks * 1.05
     assert np.abs(again.low_res_masks - expected).max() < 1e-5
+
+
+def test_the_graph_for_mask_prompts_is_opened_when_one_is_asked_for(color_folder: Path, tmp_path: Path) -> None:
+    model = SamModel.load(color_folder, backend="ort-cpu", threads=1)
+    seldom = model.sessions["decoder_mask"]
+    assert isinstance(seldom, DeferredSession)
+    image, red, _ = photo()
+    embedding = model.encode(image)
+    first = model.decode(embedding, Prompts.make([centre(red)], [1]))
+    assert not seldom.opened
+    again = Prompts.make([centre(red)], [1], mask_input=first.low_res_masks[0, :1])
+    assert model.decode(embedding, again).low_res_masks.shape == (1, 4, 256, 256)
+    assert seldom.opened
+    # hash-checked when the model is loaded all the same
+    shutil.copytree(color_folder, tmp_path / "altered")
+    file = tmp_path / "altered" / model.manifest.graphs["fp32"]["decoder_mask"]
+    file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(IntegrityError, match="truncated, altered"):
+        SamModel.load(tmp_path / "altered", backend="ort-cpu")
 
 
 def test_return_logits(predictor: SamPredictor) -> None:
