@@ -59,7 +59,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What makes the two hard to compare: machine, threads, model."""
     notes = []
     for part, key in (("machine", "cpu"), ("machine", "board"), ("machine", "threads"), ("machine", "power_mode"),
-                      ("model", "variant"), ("model", "resize")):  # fmt: skip
+                      ("model", "variant")):  # fmt: skip
         a, b = before[part].get(key), after[part].get(key)
         if a != b:
             notes.append(f"{key} differs: {a} and {b}")

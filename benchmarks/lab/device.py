@@ -37,7 +37,7 @@ def facts() -> dict[str, Any]:
         found["governor"] = governor.read_text().strip()
     for name, command, parse in (
         ("power_mode", ("nvpmodel", "-q"), parse_nvpmodel),
-        ("gpus", ("nvidia-smi", f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"), parse_nvidia_smi),
+        ("gpus", ("nvidia-smi", f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits"), parse_nvidia_smi),
     ):
         if shutil.which(command[0]):
             done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -53,7 +53,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-_GPU_FIELDS = "name,driver_version,memory.used,memory.total,power.draw,clocks.sm"
+GPU_FIELDS = "name,driver_version,memory.used,memory.total,power.draw,clocks.sm"
 
 
 def parse_nvidia_smi(text: str) -> list[dict[str, Any]]:

@@ -7,10 +7,9 @@ from html import escape
 from typing import Any
 
 from boothsam.bench import tables
+from boothsam.bench.charts import COLOURS, bars, scatter
 from boothsam.bench.runners import STAGES
 
-# Told apart by people who see few colours, too (Okabe and Ito's palette, without its yellow).
-_COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#d55e00", "#777777")
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -29,7 +28,7 @@ svg text { font: 14px system-ui, sans-serif; fill: currentColor; }
 def page(results: Sequence[dict[str, Any]]) -> str:
     """One section per result (a model on a machine)."""
     key = "".join(
-        f'<span style="--c:{colour}">{escape(stage)}</span>' for stage, colour in zip(STAGES, _COLOURS, strict=True)
+        f'<span style="--c:{colour}">{escape(stage)}</span>' for stage, colour in zip(STAGES, COLOURS, strict=True)
     )
     sections = "\n".join(_section(result, key) for result in results)
     return (
@@ -49,6 +48,12 @@ def _section(result: dict[str, Any], key: str) -> str:
     totals = {name: _medians(one) for name, one in found.items()}
     memory = {name: {"peak": one["cold"]["peak_rss_bytes"] / 2**20} for name, one in found.items()}
     cold = {name: {"first": 1e3 * min(one["cold"]["first_crop_s"])} for name, one in found.items()}
+    true = all("true_iou_mean" in one for one in result["agreement"].values())
+    quality = "IoU with the true masks" if true else f"IoU with {next(iter(found))}'s masks"
+    points = {
+        name: (one["stages"]["total"]["p50_ms"], result["agreement"][name]["true_iou_mean" if true else "mask_iou_min"])
+        for name, one in found.items()
+    }
     absent = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in result["absent"].items())
     return f"""<section><h2>{escape(model["variant"])} ({weights})</h2>
 <p>{escape(where)}; {machine["threads"]} threads; Python {escape(str(machine.get("python", "")))}; {escape(versions)}.
@@ -56,6 +61,7 @@ def _section(result: dict[str, Any], key: str) -> str:
 {min(one["mask_iou_min"] for one in result["agreement"].values()):.4f}.</p>
 <h3>From photo to cut-out, median ms by stage</h3><div class="key">{key}</div>{bars(totals, "ms")}
 <div class="scroll">{_table(tables.rows(result))}</div>
+<h3>{escape(quality)} against latency</h3>{scatter(points, "median ms, photo to cut-out", quality)}
 <h3>From starting the interpreter to the first cut-out, best, ms</h3>{bars(cold, "ms")}
 <h3>Peak memory of that process, MiB</h3>{bars(memory, "MiB")}
 {f"<h3>Not run here</h3><ul>{absent}</ul>" if absent else ""}</section>"""
@@ -63,27 +69,6 @@ def _section(result: dict[str, Any], key: str) -> str:
 
 def _medians(one: dict[str, Any]) -> dict[str, float]:
     return {stage: one["stages"][stage]["p50_ms"] for stage in STAGES if stage in one["stages"]}
-
-
-def bars(groups: dict[str, dict[str, float]], unit: str) -> str:
-    """Horizontal stacked bars, one per group, the sum written behind each."""
-    most = max((sum(parts.values()) for parts in groups.values()), default=0.0) or 1.0
-    left, width, row = 190, 620, 34
-    lines = []
-    for index, (name, parts) in enumerate(groups.items()):
-        y, x = index * row + 4, float(left)
-        lines.append(f'<text x="{left - 8}" y="{y + 18}" text-anchor="end">{escape(name)}</text>')
-        for part, colour in zip(parts, _COLOURS, strict=False):
-            span = width * parts[part] / most
-            lines.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{span:.1f}" height="26" fill="{colour}">'
-                f"<title>{escape(part)}: {parts[part]:.1f} {unit}</title></rect>"
-            )
-            x += span
-        lines.append(f'<text x="{x + 8:.1f}" y="{y + 18}">{sum(parts.values()):.0f} {unit}</text>')
-    names = ", ".join(f"{name} {sum(parts.values()):.0f} {unit}" for name, parts in groups.items())
-    height = row * len(groups) + 8
-    return f'<svg viewBox="0 0 920 {height}" role="img" aria-label="{escape(names)}">{"".join(lines)}</svg>'
 
 
 def _table(rows: list[list[str]]) -> str:

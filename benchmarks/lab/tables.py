@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-_ROWS = ("encoder", "decoder, 1 prompts", "decoder, 8 prompts", "decoder, 64 prompts", "all but the encoder", "total")
+_ROWS = (
+    *("encoder", "decoder, 1 prompts", "decoder, 8 prompts", "decoder, 64 prompts"),
+    *("all but the encoder", "all but the picture", "total"),
+)
+_WORDS = {
+    "decoder, 1 prompts": "decoder, 1 prompt",
+    "all but the picture": "all but writing the PNG",
+    "total": "whole crop",
+}
 
 
 def to_json(result: dict[str, Any]) -> str:
@@ -15,7 +23,7 @@ def to_json(result: dict[str, Any]) -> str:
 
 def label(stage: str) -> str:
     """A stage in words."""
-    return {"decoder, 1 prompts": "decoder, 1 prompt", "total": "whole crop"}.get(stage, stage)
+    return _WORDS.get(stage, stage)
 
 
 def _text(row: dict[str, Any] | None) -> str:
@@ -42,6 +50,10 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
         cold.append(f"{best:.2f} s" + (f" ({base / best:.2f}x)" if base and best != base else ""))
     table.append(["start to first crop, best", *cold])
     table.append(["peak memory, MiB", *(f"{one['cold']['peak_rss_bytes'] / 2**20:.0f}" for one in found.values())])
+    for name, key in (("energy per crop, mJ", "energy_mj"), ("device memory, MiB", "device_memory_mib")):
+        cells = [f"{one[key]:.0f}" if key in one else "-" for one in found.values()]
+        if set(cells) != {"-"}:
+            table.append([name, *cells])
     return table
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +27,33 @@ def main() -> None:
     runner: Runner = find(name).make(plan)
     loaded = time.perf_counter() - started
 
-    def answer(command: dict[str, Any]) -> dict[str, Any]:
-        if command["do"] == "hello":
-            return {"load_s": loaded, "versions": runner.versions()}
-        if command["do"] == "crop":
-            start = time.perf_counter()
-            made = runner.crop(plan.subjects[command["subject"]])
-            total = 1e3 * (time.perf_counter() - start)
-            if command.get("keep"):
-                made.logits.astype("<f4").tofile(command["keep"])
-                Path(command["keep"] + ".png").write_bytes(made.picture)
-            facts = {"ms": dict(made.ms), "total_ms": total, "score": made.score, "picture_bytes": len(made.picture)}
-            return facts | {"since_start_s": time.perf_counter() - started, "peak_rss_bytes": peak_rss()}
+    def crop(command: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
+        made = runner.crop(plan.subjects[command["subject"]])
+        total = 1e3 * (time.perf_counter() - start)
+        if command.get("keep"):
+            made.logits.astype("<f4").tofile(command["keep"])
+            Path(command["keep"] + ".png").write_bytes(made.picture)
+        facts = {"ms": dict(made.ms), "total_ms": total, "score": made.score, "picture_bytes": len(made.picture)}
+        return facts | {"since_start_s": time.perf_counter() - started, "peak_rss_bytes": peak_rss()}
+
+    def decode(command: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
         runner.decode(command["prompts"])
         return {"ms": 1e3 * (time.perf_counter() - start)}
 
+    answers_to: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "hello": lambda command: {"load_s": loaded, "versions": runner.versions()},
+        "crop": crop,
+        "embed": lambda command: {"ms": runner.embed(plan.subjects[command["subject"]])},
+        "tune": lambda command: {"prompts_at_once": runner.tune()},
+        "decode": decode,
+        "click": lambda command: {"ms": dict(runner.click())},
+    }
     for line in sys.stdin:
         try:
-            reply = answer(json.loads(line))
+            command = json.loads(line)
+            reply = answers_to[command["do"]](command)
         except Exception as error:  # told to the one who schedules, who names the implementation
             reply = {"error": f"{type(error).__name__}: {error}"}
         with contextlib.suppress(BrokenPipeError):
@@ -53,8 +61,12 @@ def main() -> None:
 
 
 def peak_rss() -> int:
-    """Largest resident memory of this process so far, in bytes (Linux counts KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process so far, in bytes; of Linux alone.
+
+    Not from getrusage: a child inherits its parent's maximum there.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024
 
 
 if __name__ == "__main__":

@@ -5,29 +5,41 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from boothsam.bench import compare, device, report, tables
-from boothsam.bench.plan import Plan, Subject, demo_photo
-from boothsam.bench.runners import IMPLEMENTATIONS, STAGES, find
-from boothsam.bench.schedule import BenchError, run
+from boothsam.bench import charts, compare, device, report, tables
+from boothsam.bench.crew import BenchError
+from boothsam.bench.plan import Plan, Subject, demo_photo, ellipse_logits, photos_in
+from boothsam.bench.power import Meter
+from boothsam.bench.runner_torch import BATCHES
+from boothsam.bench.runners import IMPLEMENTATIONS, STAGES, fastest_batch, find
+from boothsam.bench.schedule import run
 from boothsam.runtime.errors import OptionError
 from boothsam.runtime.images import load_image
 from boothsam.runtime.store import find_model
+from boothsam.runtime.transforms import upscale_mask
 from boothsam.service.cli import app
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("torch", "boothsam-ort-cpu", "boothsam-ov")
+NAMES = ("torch", "boothsam-ort-cpu", "boothsam-ov", "boothsam-ort-cpu-fast")
 
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    return demo_photo(tmp_path_factory.mktemp("photos"), megapixels=0.5)
+    """The demo photo with a true mask beside it: the cup's ellipse, roughly."""
+    folder = tmp_path_factory.mktemp("photos")
+    demo = demo_photo(folder, megapixels=0.5)
+    hw = load_image(demo.file).shape[:2]
+    mask = upscale_mask(ellipse_logits(demo.box_xyxy, (hw[0], hw[1])), (hw[0], hw[1]))
+    cv2.imwrite(str(Path(demo.file).with_suffix(".mask.png")), mask.astype(np.uint8) * 255)
+    return photos_in(folder)[0]
 
 
 def plan(photo: Subject, **changes: Any) -> Plan:
@@ -52,6 +64,40 @@ def test_the_demo_photo_has_a_cameras_size(tmp_path: Path) -> None:
     assert 0 < subject.box_xyxy[0] < subject.box_xyxy[2] < width
 
 
+def test_a_mask_beside_a_photo_gives_the_box(photo: Subject) -> None:
+    height, width = load_image(photo.file).shape[:2]
+    assert photo.mask
+    assert photo.box_xyxy == pytest.approx((0.08 * width, 0.04 * height, 0.84 * width, 0.98 * height), abs=3)
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    demo = Path(demo_photo(tmp_path, megapixels=0.1).file)
+    cv2.imwrite(str(demo.with_suffix(".mask.png")), np.full((10, 20), 255, np.uint8))
+    with pytest.raises(OptionError, match="is 20 x 10, 200 pixels inside; expected a mask of"):
+        photos_in(tmp_path)
+
+
+def test_the_fastest_batch_is_found_after_a_warm_up() -> None:
+    """The first call of each is slow and does not count."""
+    seen: list[int] = []
+
+    def decode(size: int) -> None:
+        time.sleep(0.2 if size not in seen else {1: 0.08, 2: 0.0, 4: 0.08}[size])
+        seen.append(size)
+
+    assert fastest_batch(decode, (1, 2, 4)) == 2
+    assert seen == [1, 2, 4] * 3
+
+
+def test_a_chart_holds_every_name_once_and_no_dot_outside() -> None:
+    points = {f"<{index}>": (100.0 * index, 0.9) for index in range(9)}
+    chart = ET.fromstring(charts.scatter(points, "ms", "IoU"))
+    texts = [element.text for element in chart.iter("text")]
+    assert all(texts.count(name) == 1 for name in points)
+    dots = [float(dot.attrib["cx"]) for dot in chart.iter("circle")]
+    assert len(dots) == 2 * 7 and all(70 <= x <= 920 for x in dots)  # each in the chart and in its key
+
+
 def test_a_plan_comes_back_from_its_file(photo: Subject, tmp_path: Path) -> None:
     written = plan(photo)
     written.save(tmp_path / "plan.json")
@@ -72,7 +118,11 @@ def test_every_implementation_ran_every_stage(result: dict[str, Any]) -> None:
 
 
 def test_masks_agreed_and_ratios_are_to_pytorch(result: dict[str, Any]) -> None:
-    assert min(one["mask_iou_min"] for one in result["agreement"].values()) >= 0.999
+    agreed = result["agreement"]
+    assert min(agreed[name]["mask_iou_min"] for name in NAMES[:3]) >= 0.999
+    assert 0.98 <= agreed["boothsam-ort-cpu-fast"]["mask_iou_min"] < 1  # another resize, so not the same to the pixel
+    assert all(0.5 < one["true_iou_mean"] < 1 for one in agreed.values())
+    assert result["implementations"]["torch"]["prompts_at_once"] in BATCHES
     for stage in result["implementations"]["torch"]["stages"].values():
         assert stage["ratio_to_torch"] == 1
     assert result["implementations"]["boothsam-ov"]["stages"]["encoder"]["ratio_to_torch"] > 0
@@ -139,7 +189,11 @@ def test_the_page_stands_alone_and_says_everything(result: dict[str, Any]) -> No
     assert "&lt;b&gt;peer&lt;/b&gt;: not &amp; here" in page
     for name in NAMES:
         assert name in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4 and "IoU with the true masks against latency" in page
+    unknown = json.loads(json.dumps(result))
+    for one in unknown["agreement"].values():
+        del one["true_iou_mean"]
+    assert "IoU with torch&#x27;s masks against latency" in report.page([unknown])
 
 
 def test_markdown_has_a_line_per_stage(result: dict[str, Any]) -> None:
@@ -269,3 +323,42 @@ def test_this_machine_is_described() -> None:
 def test_names_are_unique() -> None:
     names = [one.name for one in IMPLEMENTATIONS]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "watts", "mib"),
+    [
+        ("tegrastats", ORIN, 6.543, 3021),
+        ("tegrastats", NANO, 2.45, 1904),
+        ("nvidia-smi", "NVIDIA RTX A2000, 560.35.03, 812, 6138, 18.42, 562", 18.42, 812),
+    ],
+)
+def test_energy_is_read_while_something_runs(
+    program: str, line: str, watts: float, mib: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program of that name prints what a device printed once."""
+    fake = tmp_path / program
+    fake.write_text(f"#!/bin/sh\nwhile true; do echo '{line}'; sleep 0.02; done\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with Meter() as meter:
+        start = time.perf_counter()
+        while not (found := meter.since(start)) and time.perf_counter() - start < 30:
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+    assert found["device_memory_mib"] == mib
+    assert 0 < found["energy_mj"] <= 1e3 * seconds * watts
+
+
+def test_without_such_a_device_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with Meter() as meter:
+        assert meter.since(time.perf_counter()) == {}
+
+
+def test_energy_and_memory_are_rows_where_the_device_told_them(result: dict[str, Any]) -> None:
+    told: dict[str, Any] = json.loads(json.dumps(result))
+    told["implementations"]["boothsam-ov"] |= {"energy_mj": 1234.4, "device_memory_mib": 800.0}
+    rows = {row[0]: row[1:] for row in tables.rows(told)}
+    assert rows["energy per crop, mJ"] == ["-", "-", "1234", "-"] and rows["device memory, MiB"][2] == "800"
+    assert "energy per crop, mJ" not in {row[0] for row in tables.rows(result)}

@@ -1,0 +1,1 @@
+"""The project's speed targets, measured by the lab in one file: `python -m benchmarks.targets`."""
