@@ -38,8 +38,8 @@ def simulation(model: onnx.ModelProto, *, inner: bool = False) -> onnx.ModelProt
     """The float32 graph that computes what `model` would on FP16 hardware. `model` is not changed.
 
     Its inputs and outputs are those of `model`, which must be float32 or integers. A graph without float16 and without
-    quantisation comes back as it is, but for names. inner: `model` is a part of a graph; what is float16 at its ends
-    becomes float32 that holds float16's values.
+    quantisation comes back as it is, but for names. inner: `model` is a part of a graph; what is float16 or int8 at its
+    ends becomes float32 that holds such values.
 
     Raises:
         ModelError: an input or output in float16, or a quantisation that is not symmetric int8.
@@ -55,7 +55,7 @@ def simulation(model: onnx.ModelProto, *, inner: bool = False) -> onnx.ModelProt
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.value_info[:]
     for value in (*result.graph.input, *result.graph.output):
-        if value.type.tensor_type.elem_type == FLOAT16:
+        if value.type.tensor_type.elem_type in (FLOAT16, TensorProto.INT8):
             value.type.tensor_type.elem_type = FLOAT
     writer = _Writer(result, types)
     for node in model.graph.node:

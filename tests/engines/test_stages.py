@@ -191,3 +191,24 @@ def test_ranges_in_parts_are_those_of_the_whole(
 def test_what_cannot_be_cut_is_one_part() -> None:
     parts = Parts(graph("g (float[4] x) => (float[4] y) { a = Relu(x) b = Neg(x) y = Add(a, b) }"))
     assert parts.count == 1 and [node.name for node in parts.nodes(0)] == ["a", "b", "y"]
+
+
+def test_parts_may_meet_between_quantising_and_its_reversal() -> None:
+    """There an int8 tensor alone carries all that comes after."""
+    nodes, ends = [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [64, 32]) for name in ("x0", "x4")]
+    weights = [numpy_helper.from_array(np.float32(0.02), "scale"), numpy_helper.from_array(np.int8(0), "zero")]
+    for i in range(4):
+        nodes += [
+            helper.make_node("QuantizeLinear", [f"x{i}", "scale", "zero"], [f"q{i}"], name=f"q{i}"),
+            helper.make_node("DequantizeLinear", [f"q{i}", "scale", "zero"], [f"d{i}"], name=f"d{i}"),
+            helper.make_node("Relu", [f"d{i}"], [f"x{i + 1}"], name=f"x{i + 1}"),
+        ]
+    body = helper.make_graph(nodes, "quantised", ends[:1], ends[1:], weights)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", graphs.OPSET)], ir_version=9)
+    parts = Parts(model)
+    kinds = {v.type.tensor_type.elem_type for i in range(parts.count) for v in parts.part(i).graph.output}
+    assert TensorProto.INT8 in kinds  # or this test tests nothing
+    staged, whole = simulated_encoder(model, 1), simulated_session(model, 1)
+    np.testing.assert_array_equal(staged.run(VALUES)["x4"], whole.run(VALUES)["x4"])
+    staged.close()
+    whole.close()
