@@ -30,6 +30,7 @@ from boothsam.runtime.masks import (
     mask_to_box,
     mask_to_rle,
     nms,
+    nms_steps,
     remove_small_regions,
     rle_area,
     rle_to_mask,
@@ -139,7 +140,7 @@ class SamAutomaticMaskGenerator:
             min_mask_region_area: fill holes and drop islands of fewer pixels, then suppress duplicates again; 0: not.
             output_mode: "binary_mask", "uncompressed_rle", or "coco_rle" (without pycocotools).
             mode: "exact" or "fast", see above.
-            max_masks: return no more than the first ones in the order of `generate`; None returns all.
+            max_masks: return no more than the first ones, in the order before any repair; None returns all.
 
         Raises:
             OptionError: a value outside its range, or both or neither of points_per_side and point_grids.
@@ -223,16 +224,16 @@ class SamAutomaticMaskGenerator:
         if embedding is not None and embedding.original_hw != photo_hw:
             raise OptionError(f"the embedding is of a photo of {embedding.original_hw}, this one has {photo_hw}")
         found = yield from self._candidates(image, photo_hw, embedding)
-        end = Step(
-            self._calls(photo_hw), self._calls(photo_hw), sum(candidate.patch.values.nbytes for candidate in found)
-        )
+        end = Step(self._calls(photo_hw), self._calls(photo_hw), _nbytes(found))
         masks: list[_Mask] = []
         for candidate in found[: self.max_masks]:
             masks.append(_Mask(*candidate.rle(photo_hw, self.predictor.mask_threshold), candidate))
+            end = replace(end, nbytes=end.nbytes + _RUN_BYTES * len(masks[-1].rle["counts"]))
             yield end
         if self.mode == "fast":  # specks of one logit that upscaling removes had stretched some boxes
             exact_boxes = [replace(mask.origin, box_xyxy=mask.box_xyxy) for mask in masks]
-            masks = [masks[index] for index in self._distinct(exact_boxes, between_crops=self.crop_n_layers > 0)]
+            distinct = yield from self._distinct(exact_boxes, end, between_crops=self.crop_n_layers > 0)
+            masks = [masks[index] for index in distinct]
         if self.min_mask_region_area > 0:
             masks = yield from _repair(
                 masks, self.min_mask_region_area, max(self.box_nms_thresh, self.crop_nms_thresh), end
@@ -259,32 +260,39 @@ class SamAutomaticMaskGenerator:
         done, found = 0, list[Candidate]()
         yield Step(0, total, 0)
         for crop_xyxy, layer in crops:
-            in_crop = BestByBox(self.box_nms_thresh)
+            in_crop, earlier = BestByBox(self.box_nms_thresh), _nbytes(found)
             grid = self.point_grids[layer]
             calls = -(-len(grid) // self._prompts_per_call())
             for batch, settled in self._crop(image, crop_xyxy, grid, embedding):
                 for candidate in self._away_from_edges(batch, crop_xyxy, photo_hw):
                     in_crop.add(candidate)
-                yield Step(done + settled * calls // len(grid), total, _nbytes(found) + in_crop.nbytes)
+                yield Step(done + settled * calls // len(grid), total, earlier + in_crop.nbytes)
             done, embedding = done + calls, None  # it is the whole photo's, the first crop
             members = in_crop.members()
-            found += [members[index] for index in self._distinct(members, between_crops=False)]
+            step = Step(done, total, earlier + in_crop.nbytes)
+            distinct = yield from self._distinct(members, step, between_crops=False)
+            found += [members[index] for index in distinct]
         if len(crops) > 1:
-            found = [found[index] for index in self._distinct(found, between_crops=True)]
+            distinct = yield from self._distinct(found, Step(done, total, _nbytes(found)), between_crops=True)
+            found = [found[index] for index in distinct]
         return found
 
-    def _distinct(self, found: Sequence[Candidate], *, between_crops: bool) -> list[int]:
+    def _distinct(
+        self, found: Sequence[Candidate], step: Step, *, between_crops: bool
+    ) -> Generator[Step, None, list[int]]:
         """Indices left by non-maximum suppression in each crop by predicted IoU, then between crops by crop size."""
         boxes = _boxes([candidate.box_xyxy for candidate in found])
         kept: list[int] = []
         for crop in dict.fromkeys(candidate.frame.crop_xyxy for candidate in found):
             members = [index for index, candidate in enumerate(found) if candidate.frame.crop_xyxy == crop]
             scores = np.array([found[index].predicted_iou for index in members], np.float32)
-            kept += [members[index] for index in nms(boxes[members], scores, self.box_nms_thresh)]
+            best = yield from _paced(nms_steps(boxes[members], scores, self.box_nms_thresh), step)
+            kept += [members[index] for index in best]
         if not between_crops:
             return kept
         sizes = np.array([np.prod(found[index].frame.size_hw, dtype=np.float32) for index in kept], np.float32)
-        return [kept[index] for index in nms(boxes[kept], 1 / sizes, self.crop_nms_thresh)]
+        best = yield from _paced(nms_steps(boxes[kept], 1 / sizes, self.crop_nms_thresh), step)
+        return [kept[index] for index in best]
 
     def _crop(
         self, image: Uint8Array, crop_xyxy: Box, grid: PointGrid, embedding: ImageEmbedding | None
@@ -337,6 +345,17 @@ class SamAutomaticMaskGenerator:
             "stability_score": mask.origin.stability_score,
             "crop_box": box_xyxy_to_xywh(mask.origin.frame.crop_xyxy),
         }
+
+
+def _paced(steps: Generator[None, None, list[int]], step: Step) -> Generator[Step, None, list[int]]:
+    """Steps that have nothing to say of their own, each as `step`."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: list[int] = end.value
+            return found
+        yield step
 
 
 def _nbytes(found: Sequence[Candidate]) -> int:

@@ -3,7 +3,7 @@ unless named."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, TypedDict
 
 import cv2
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from boothsam.runtime.errors import OptionError
 
 BoolArray = npt.NDArray[np.bool_]
+_NMS_STEP = 128  # boxes kept; of 12000 that overlap nowhere a step takes a few hundredths of a second
 
 
 class Rle(TypedDict):
@@ -147,22 +148,43 @@ def stability_score(
 
 def box_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Pairwise IoU of (n, 4) and (m, 4) XYXY boxes: (n, m)."""
-    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
-    inter = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - inter
+    # Column by column: NumPy takes several times as long along an axis of two.
+    ax0, ay0, ax1, ay1 = np.asarray(a, np.float64).T[:, :, None]
+    bx0, by0, bx1, by1 = np.asarray(b, np.float64).T[:, None]
+    width, height = np.minimum(ax1, bx1) - np.maximum(ax0, bx0), np.minimum(ay1, by1) - np.maximum(ay0, by0)
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - inter
     return np.asarray(inter / np.maximum(union, np.finfo(np.float64).tiny))
 
 
 def nms(boxes_xyxy: npt.NDArray[np.floating], scores: npt.NDArray[np.floating], iou_threshold: float) -> list[int]:
     """Greedy non-maximum suppression: kept indices by falling score; a box goes when its IoU with a kept one is >
     threshold."""
-    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
-    alive = np.ones(len(boxes), np.bool_)
+    steps = nms_steps(boxes_xyxy, scores, iou_threshold)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            kept: list[int] = end.value
+            return kept
+
+
+def nms_steps(
+    boxes_xyxy: npt.NDArray[np.floating], scores: npt.NDArray[np.floating], iou_threshold: float
+) -> Generator[None, None, list[int]]:
+    """`nms` in steps, for callers that may give up: boxes that overlap nowhere take time with the square of their
+    number, 12000 of them more than a second. The generator's return value is the list of indices."""
+    left = np.argsort(-np.asarray(scores), kind="stable")
+    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)[left]
     kept: list[int] = []
-    for index in np.argsort(-np.asarray(scores), kind="stable").tolist():
-        if alive[index]:
-            kept.append(index)
-            alive &= box_iou(boxes[index : index + 1], boxes)[0] <= iou_threshold
+    while len(left):
+        kept.append(int(left[0]))
+        first, left, boxes = boxes[:1], left[1:], boxes[1:]
+        stay = box_iou(first, boxes)[0] <= iou_threshold
+        if not stay.all():
+            left, boxes = left[stay], boxes[stay]
+        if len(kept) % _NMS_STEP == 0:
+            yield
     return kept
 
 

@@ -46,7 +46,8 @@ class Place:
         if self._admission.depth:
             self.leave()
             await self._admission.enter(math.inf, self._is_gone)
-            self._since, self._held = time.monotonic(), True
+            self._held = True
+        self._since = time.monotonic()  # others wait for a slice, and so does the average count it
 
     def leave(self) -> None:
         """Give the place up, if it is still held."""

@@ -26,8 +26,8 @@ _GOLDEN = 0.61803398875  # of the colour circle: neighbours in the list get colo
 
 def lower_thresholds(model: str, pred_iou_thresh: float, stability_score_thresh: float) -> tuple[float, float]:
     """The two thresholds to try next where nothing was found. The starter model's soft masks score far below SAM's."""
-    lower = (0.5, 0.5) if model == "starter" else (pred_iou_thresh - 0.15, stability_score_thresh - 0.1)
-    return max(0.0, lower[0]), max(0.0, lower[1])
+    most = 0.5 if model == "starter" else 1.0
+    return max(0.0, min(most, pred_iou_thresh - 0.15)), max(0.0, min(most, stability_score_thresh - 0.1))
 
 
 def check_folder(folder: Path, photo: Path, *, force: bool) -> None:

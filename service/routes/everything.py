@@ -117,7 +117,7 @@ def _slice(steps: Steps, stages: Stages) -> list[MaskRecord] | None:
                 raise problem(
                     "too_many_masks",
                     f"masks that pass the thresholds take more than {MOST_BYTES >> 20} MiB",
-                    "raise pred_iou_thresh or stability_score_thresh, or ask fewer points_per_side",
+                    "raise pred_iou_thresh or stability_score_thresh, or lower points_per_side or max_masks",
                 )
     return None
 

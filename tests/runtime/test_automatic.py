@@ -186,6 +186,9 @@ def test_steps_take_an_embedding_and_can_be_given_up(model: SamModel) -> None:
     assert [r["area"] for r in end.value.value] == [r["area"] for r in answers(model, "landscape")[:4]]
     assert seen[0] == Step(0, seen[-1].total, 0) and seen[-1].done == seen[-1].total
     assert max(step.nbytes for step in seen) > 0
+    runs = SamAutomaticMaskGenerator(model, **case.options(), max_masks=4, output_mode="uncompressed_rle")
+    numbers = sum(len(record["segmentation"]["counts"]) for record in runs.generate(case.scene.image)[1:])
+    assert seen[-5].nbytes - seen[-8].nbytes > 8 * numbers > 0  # after four and after one; lists take more than that
     given_up = generator.steps(case.scene.image, embedding)
     next(given_up)
     next(given_up)

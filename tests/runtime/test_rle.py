@@ -42,3 +42,10 @@ def test_nms_keeps_what_pairwise_comparison_keeps(corners: list[tuple[int, int, 
         if all(ious[index, other] <= threshold for other in kept):
             kept.append(index)
     assert masks.nms(boxes, scores, threshold) == kept
+
+
+def test_nms_of_many_boxes_comes_in_steps() -> None:
+    corner = np.arange(1000.0)[:, None] * 2
+    boxes = np.concatenate([corner, corner, corner + 1, corner + 1], 1)  # all apart
+    assert sum(1 for _ in masks.nms_steps(boxes, np.ones(1000), 0.7)) >= 5
+    assert masks.nms(boxes, np.ones(1000), 0.7) == list(range(1000))

@@ -197,6 +197,18 @@ def test_long_work_gives_way_between_its_slices_and_goes_on_behind_who_waited() 
     asyncio.run(run())
 
 
+def test_long_work_counts_by_its_slices_for_it_is_those_that_others_wait_for() -> None:
+    async def run() -> None:
+        admission = Admission(in_flight=1, queue=1)
+        async with admission.place() as place:
+            for _ in range(5):
+                await asyncio.sleep(0.25)
+                await place.let_others()
+        assert admission.service_s < 1  # from a guess of 1 s down, not up towards that of all slices together
+
+    asyncio.run(run())
+
+
 def test_long_work_ends_when_the_service_drains_or_its_client_leaves_while_another_works() -> None:
     async def run(code: str) -> None:
         admission, gone = Admission(in_flight=1, queue=2), False

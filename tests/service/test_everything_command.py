@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from boothsam.runtime.images import load_image, save_image
-from boothsam.service.everything import tint
+from boothsam.service.everything import lower_thresholds, tint
 from pycocotools.coco import COCO
 
 from tests.models.pictures import test_picture
@@ -110,6 +110,13 @@ def test_earlier_results_are_replaced_with_force_only(everything: Run, tmp_path:
     assert result.exit_code == 0, result.stderr
     names = {p.name for p in tmp_path.iterdir()}
     assert "mask-001.png" in names and "notes.txt" in names and "mask-099.png" not in names
+
+
+@pytest.mark.parametrize("model", ["starter", "mobile_sam"])
+def test_the_thresholds_to_try_next_are_lower_than_those_that_found_nothing(model: str) -> None:
+    for asked in ((0.88, 0.95), (0.5, 0.5), (0.3, 0.2)):
+        assert all(0 <= new < old for new, old in zip(lower_thresholds(model, *asked), asked, strict=True))
+    assert lower_thresholds(model, 0.0, 0.0) == (0.0, 0.0)
 
 
 def test_what_it_refuses(everything: Run, run: Run, tiny: Path, photo: Path, tmp_path: Path) -> None:
