@@ -162,7 +162,7 @@ async def _build_engines(app: FastAPI, settings: Settings) -> None:
     restart: Restart = app.state.restart
     if not await build_engines(app.state.inference, settings.model) or not settings.engine_restart_s:
         return
-    if (reason := restart.possible(settings.port)) is not None:
+    if (reason := restart.possible(settings.port, settings.backend)) is not None:
         log.warning("the service does not start again by itself: %s", reason)
         return
     await restart.when_quiet(app.state.admission, settings.engine_restart_s)

@@ -185,7 +185,17 @@ class BoundedProtocol(H11Protocol):
                 self.transport.close()
 
     def _refuse(self, code: str, detail: str, hint: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Answer a problem, as every other refusal is answered, before there is a request; and close."""
+        """Answer a problem, as every other refusal is answered, and close.
+
+        A request whose body turned out to be no HTTP may be in work: its application is told that the client has gone,
+        and what it says is dropped. Where it had begun to answer, the end of the connection is all that can be said.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
         status, headers, body = render(problem(code, detail, hint, headers=more), {}, secrets.token_hex(16))
         fields = [(name.encode(), value.encode()) for name, value in (headers | {"connection": "close"}).items()]
         for event in (h11.Response(status_code=status, headers=fields), h11.Data(data=body), h11.EndOfMessage()):

@@ -192,7 +192,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _stop(self) -> None:
-        self._restart().wanted = False  # whoever says stop means it
+        self._restart().stop()
         self.force_exit = self.should_exit
         self.should_exit = True
         self._drain()

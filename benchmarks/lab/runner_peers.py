@@ -11,7 +11,6 @@ original adds none, and osam marks a missing mask with -1 where the graph expect
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import version
@@ -56,7 +55,6 @@ class PeerRunner:
     """samexporter's or osam's own code from the photo to the mask."""
 
     def __init__(self, plan: Plan, package: str) -> None:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: plan.threads])
         self._plan, self._package = plan, package
         make = _samexporter if package == "samexporter" else _osam
         self._read, self._embed, self._ask, self._encoder, self._decoder = make(Path(plan.peers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from boothsam.bench import charts, compare, device, report, tables
-from boothsam.bench.crew import BenchError
+from boothsam.bench.crew import BenchError, Candidate, Crew
 from boothsam.bench.plan import Plan, Subject, demo_photo, ellipse_logits, photos_in
 from boothsam.bench.power import Meter
 from boothsam.bench.runner_torch import BATCHES
@@ -167,6 +168,13 @@ def test_a_worker_answers_an_error_and_lives(photo: Subject, tmp_path: Path) -> 
     )  # fmt: skip
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [sorted(answer)[0] for answer in answers] == ["error", "error", "ms"]
+
+
+def test_a_worker_has_as_many_cores_as_threads(photo: Subject) -> None:
+    """OpenCV and the resize take a thread for every core, whatever a model was told."""
+    with Crew([Candidate("ours", plan(photo, threads=1), find("boothsam-ort-cpu"))]) as crew:
+        crew["ours"].ask(do="hello")
+        assert len(os.sched_getaffinity(crew["ours"].process.pid)) == 1
 
 
 def test_the_cut_outs_show_the_same_product(photo: Subject, tmp_path: Path) -> None:

@@ -186,6 +186,15 @@ BAD: dict[str, tuple[dict[str, Array], str]] = {
         },
         "at most 64 of 32",
     ),
+    "a box and too many points": (
+        {
+            "image_rgb": colours(1, 2, 3),
+            "point_coords": np.ones((1, 31, 2), np.float32),
+            "point_labels": np.ones((1, 31), np.int32),
+            **boxes((1, 1, 9, 9)),
+        },
+        "1 prompts of 33 points",
+    ),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from contextlib import ExitStack
 
@@ -195,6 +196,39 @@ def test_malformed_requests_get_400_and_the_server_lives(request_: bytes) -> Non
         assert head.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in head
         assert json.loads(body)["code"] == "bad_request"
         assert b'{"bytes":0}' in get(port)
+
+
+BAD_CHUNK = b"transfer-encoding: chunked\r\n\r\nzz\r\n"
+
+
+def test_a_malformed_body_leaves_no_traceback_of_an_application_that_does_not_read_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Every client could fill the log with them."""
+    with serving(app, linger_s=0.2) as port:
+        with Client(port, b"GET /rude HTTP/1.1\r\nhost: localhost\r\n" + BAD_CHUNK) as client:
+            answer = client.all()
+        assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1 4") == 1
+        assert b'{"bytes":0}' in get(port)
+    assert [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR] == []
+
+
+def test_a_malformed_body_ends_an_answer_that_had_begun(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        told.append((await receive())["type"])
+        await send({"type": "http.response.body", "body": b"cd"})
+
+    with serving(hasty, linger_s=0.2) as port, Client(port, HEAD + b"transfer-encoding: chunked\r\n\r\n") as client:
+        answer = client.socket.recv(1)
+        client.send(b"zz\r\n")
+        answer += client.all()
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\nab")
+    assert told == ["http.disconnect"]
+    assert [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR] == []
 
 
 def test_a_stalled_body_is_cut_on_the_wire() -> None:

@@ -27,7 +27,7 @@ from boothsam.service.settings import Settings
 engine_building.unavailable_reason = lambda backend: None
 build = engine_building._run
 engine_building._run = lambda inference, _: build(inference, [sys.executable, "-c", "pass"])
-run(Settings(model=sys.argv[1], port=int(sys.argv[2]), backend="ort-cpu", captures_dir=None, state_dir=None,
+run(Settings(model=sys.argv[1], port=int(sys.argv[2]), captures_dir=None, state_dir=None,
              build_engine=True, engine_restart_s=float(sys.argv[3])))
 """
 
@@ -85,12 +85,37 @@ def test_work_puts_it_off() -> None:
     assert asyncio.run(photo_then_quiet()) == (False, True)
 
 
-@pytest.mark.parametrize(("port", "again", "reason"), [(0, False, "port"), (8765, True, "before"), (8765, False, None)])
-def test_when_it_must_not(monkeypatch: pytest.MonkeyPatch, port: int, again: bool, reason: str | None) -> None:
+def test_a_minute_that_becomes_quiet_while_the_service_stops_does_not_start_it_again() -> None:
+    """Draining takes seconds, in which nothing new is asked."""
+
+    async def stopped_then_quiet() -> bool:
+        admission, restart = Admission(), Restart()
+        waiting = asyncio.create_task(restart.when_quiet(admission, 0.05))
+        await asyncio.sleep(0)
+        restart.stop()
+        await asyncio.wait_for(waiting, 30)
+        return restart.wanted
+
+    assert asyncio.run(stopped_then_quiet()) is False
+
+
+@pytest.mark.parametrize(
+    ("port", "backend", "again", "reason"),
+    [
+        (0, "auto", False, "port"),
+        (8765, "auto", True, "before"),
+        (8765, "ort-cpu", False, "set to ort-cpu"),
+        (8765, "auto", False, None),
+        (8765, "trt", False, None),
+    ],
+)
+def test_when_it_must_not(
+    monkeypatch: pytest.MonkeyPatch, port: int, backend: str, again: bool, reason: str | None
+) -> None:
     monkeypatch.delenv(STARTED_AGAIN, raising=False)
     if again:
         monkeypatch.setenv(STARTED_AGAIN, "1")
-    found: Any = Restart().possible(port)
+    found: Any = Restart().possible(port, backend)
     assert found is None if reason is None else reason in found
 
 
