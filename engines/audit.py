@@ -67,8 +67,8 @@ def audit(
     """Judge one engine.
 
     layers: of the parsed network. islands: names of the graph's nodes that stay FP32 on purpose. expect_int8: whether
-    the graph has quantised layers. fp32_bytes: size of the graph's FP32 file. inspected: the engine inspector's layers,
-    None without a GPU.
+    the graph has quantised layers. fp32_bytes: size of the graph's FP32 file, 0 where the
+    folder has none. inspected: the engine inspector's layers, None without a GPU.
     """
     quantised = sum(layer.kind == QUANTIZE for layer in layers)
     layers = [layer for layer in layers if layer.kind != QUANTIZE]

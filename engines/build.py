@@ -239,7 +239,7 @@ def _audit(
     if listed in manifest.files:
         body = json.loads(manifest.read_file(folder, listed))
         islands = [str(island["node"]) for island in body.get("islands", ())]
-    fp32 = manifest.graphs["fp32"][graph] if "fp32" in manifest.graphs else manifest.graphs[precision][graph]
+    fp32 = manifest.graphs.get("fp32", {}).get(graph, "")
     weights = sum(manifest.files[f].bytes for f in (fp32, f"{fp32}.data") if f in manifest.files)
     return audit(
         precision,

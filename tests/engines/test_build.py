@@ -104,6 +104,7 @@ def test_the_audit_reads_the_inspector_and_the_size() -> None:
     big = {"fp32_bytes": TELLING_WEIGHTS, "engine_bytes": TELLING_WEIGHTS}
     assert "1.00 of the FP32 weights' bytes" in judged("fp16", layers("fp16"), **big)[0]
     assert judged("fp16", layers("fp16"), **(big | {"engine_bytes": TELLING_WEIGHTS // 2})) == ()
+    assert judged("fp16", layers("fp16"), **(big | {"fp32_bytes": 0})) == ()  # a folder without FP32
 
 
 # options
