@@ -5,6 +5,8 @@ Imports no more of boothsam than the architectures, so that PyTorch's cold start
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -72,6 +74,9 @@ class TorchRunner:
         self._plan = plan
         self._encode, self._decode = load_torch(plan)
         if compiled:
+            # Empty, or the first call would find what an earlier run compiled.
+            self._cache = tempfile.TemporaryDirectory()
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
             self._encode = torch.compile(self._encode, dynamic=False)
             self._decode = torch.compile(self._decode, dynamic=False)
         self._batch = 1

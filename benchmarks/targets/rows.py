@@ -145,7 +145,7 @@ TARGETS = (
         5.0,
         shortest("click", "beyond the decoder"),
         "ms",
-        why="a mask of 12 million pixels is 12 MB of memory that has to be written anew",
+        why="a mask of 12 million pixels is 12 MB that has to be written anew; in strips it was no faster (0.8-1.04x)",
     ),
     Target(
         "everything mode 32 x 32, `fast`, MobileSAM, against the reference generator",
@@ -164,6 +164,7 @@ TARGETS = (
         "start to first crop, starter, PyTorch against here",
         8.0,
         against("cold", "start to first crop", "starter/boothsam-ort-cpu", _STARTER),
+        why="nearly half is the crop itself; the rest is Python, NumPy, OpenCV and ONNX Runtime that start",
     ),
     Target(
         "start to first crop, MobileSAM, PyTorch against here",
