@@ -181,12 +181,17 @@ def write_graph(model: onnx.ModelProto, path: Path, external_data_bytes: int | N
     """
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if weights > (EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes):
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        onnx.save_model(copy, path, save_as_external_data=True, location=path.name + DATA_SUFFIX, size_threshold=_SMALL)
+        _save_in_two(model, path)
     else:
         path.write_bytes(model.SerializeToString(deterministic=True))
     check_file(path)
+
+
+def _save_in_two(model: onnx.ModelProto, path: Path) -> None:
+    """The graph and its weights beside it. Of a copy: saving takes the weights out of what it saves."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    onnx.save_model(copy, path, save_as_external_data=True, location=path.name + DATA_SUFFIX, size_threshold=_SMALL)
 
 
 def check_file(path: Path) -> None:
@@ -210,9 +215,7 @@ def open_graph(model: onnx.ModelProto, threads: int | None = None) -> OrtSession
         return OrtSession(model.SerializeToString(), threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
-        onnx.save_model(
-            model, path, save_as_external_data=True, location=path.name + DATA_SUFFIX, size_threshold=_SMALL
-        )
+        _save_in_two(model, path)
         return OrtSession(path.read_bytes(), threads=threads, external_data=Path(f"{path}{DATA_SUFFIX}"))
 
 
