@@ -93,8 +93,9 @@ def booth(playwright: Playwright, service: KioskService, folder: Path) -> None:
         expect(kiosk.on("plate-age")).to_be_visible()
         kiosk.on("booth-switch").click()
         kiosk.page.keyboard.press("Escape")
-        camera.show(mug_scene("red", (1080, 1920)).image)
-        kiosk.page.wait_for_timeout(600)
+        mug = mug_scene("red", (1080, 1920)).image
+        camera.show(mug)
+        kiosk.sees(mug)
         with kiosk.page.expect_response(lambda r: r.url.endswith("/captures") and r.request.method == "POST"):
             kiosk.scan("MUG-RED-01")
         expect(kiosk.on("booth")).to_have_attribute("data-booth", "waiting")
@@ -182,9 +183,13 @@ def main() -> None:
             for size in SIZES:
                 stills(playwright, service, camera, size)
             film(playwright, service, camera)
-            booth(playwright, service, folder)
         finally:
             service.stop()
+        empty = KioskService(folder / "booth").start()  # no visitor before: the page counts what was saved today
+        try:
+            booth(playwright, empty, folder)
+        finally:
+            empty.stop()
 
 
 if __name__ == "__main__":
