@@ -12,46 +12,10 @@ from typing import Any
 
 import numpy as np
 from boothsam.runtime.backends.base import Array, DeviceTensor, TensorSpec, check_feeds
-from boothsam.runtime.errors import DeviceError, TensorError
+from boothsam.runtime.backends.host import HostTensor
+from boothsam.runtime.errors import DeviceError
 
 DEVICE = "triton:host"
-
-
-class HostTensor:
-    """A DeviceTensor in this process's memory."""
-
-    def __init__(self, array: Array) -> None:
-        self._array: Array | None = array
-        self._shape, self._dtype = array.shape, array.dtype
-
-    @property
-    def device(self) -> str:
-        return DEVICE
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._dtype
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self._shape)) * self._dtype.itemsize
-
-    @property
-    def array(self) -> Array:
-        """The memory itself, for sessions of this module."""
-        if self._array is None:
-            raise TensorError("this tensor was closed")
-        return self._array
-
-    def numpy(self) -> Array:
-        return self.array.copy()
-
-    def close(self) -> None:
-        self._array = None
 
 
 class TritonSession:
@@ -112,7 +76,7 @@ class TritonSession:
         for tensor in response.output_tensors():
             if tensor.name() in self._outputs:
                 array = np.array(tensor.as_numpy(), copy=True)
-                results[tensor.name()] = HostTensor(array) if tensor.name() in keep else array
+                results[tensor.name()] = HostTensor(array, DEVICE) if tensor.name() in keep else array
         missing = self._outputs.keys() - results.keys()
         if missing:
             raise DeviceError(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from boothsam.runtime.backends.base import Array, DeviceTensor, TensorSpec, check_feeds
 from boothsam.runtime.backends.external import check_locations
+from boothsam.runtime.backends.host import HostTensor
 from boothsam.runtime.errors import BackendUnavailable, ModelError, TensorError
 
 
@@ -38,43 +39,6 @@ except ImportError as error:
     raise BackendUnavailable(f"OpenVINO is not installed ({error})", hint="pip install 'boothsam[openvino]'") from None
 
 _DEVICE = "ov:cpu"
-
-
-class OvTensor:
-    """A DeviceTensor in host memory, which is where OpenVINO's CPU device computes."""
-
-    def __init__(self, array: Array) -> None:
-        self._array: Array | None = array
-        self._shape, self._dtype = array.shape, array.dtype
-
-    @property
-    def device(self) -> str:
-        return _DEVICE
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._dtype
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self._shape)) * self._dtype.itemsize
-
-    @property
-    def array(self) -> Array:
-        """The memory itself, for sessions of this module."""
-        if self._array is None:
-            raise TensorError("this tensor was closed")
-        return self._array
-
-    def numpy(self) -> Array:
-        return self.array.copy()
-
-    def close(self) -> None:
-        self._array = None
 
 
 class OvSession:
@@ -132,7 +96,7 @@ class OvSession:
             raise TensorError("this session was closed")
         check_feeds(self._inputs, self._outputs, feeds, keep, _DEVICE)
         # The request reads these arrays while it runs and is given others the next time: nothing is copied.
-        arrays = [value.array if isinstance(value := feeds[name], OvTensor) else np.ascontiguousarray(value)
+        arrays = [value.array if isinstance(value := feeds[name], HostTensor) else np.ascontiguousarray(value)
                   for name in self._inputs]  # fmt: skip
         results: dict[str, Array] = {}
         with self._request() as request:
@@ -148,7 +112,7 @@ class OvSession:
             for index, name in enumerate(self._outputs):
                 if name not in results:
                     results[name] = np.array(request.get_output_tensor(index).data)
-        return {name: OvTensor(results[name]) if name in keep else results[name] for name in self._outputs}
+        return {name: HostTensor(results[name], _DEVICE) if name in keep else results[name] for name in self._outputs}
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:
